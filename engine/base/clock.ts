@@ -1,0 +1,17 @@
+// Time, as far as the engine knows it: passed in, so that a simulation has its own.
+
+export interface Clock {
+  /** ISO 8601, UTC. */
+  now(): string;
+  /** Calls `run` every `intervalMs` until the returned function is called. */
+  every(intervalMs: number, run: () => void): () => void;
+}
+
+export const systemClock: Clock = {
+  now: () => new Date().toISOString(),
+  every(intervalMs, run) {
+    const timer = setInterval(run, intervalMs);
+    timer.unref();
+    return () => clearInterval(timer);
+  },
+};

@@ -1,0 +1,257 @@
+// Configuration: one JSON file, overridden by flags, parsed once into a frozen object. An unknown
+// key is an error that names it.
+//
+// The keys of the file and the flags are the same words: "logLevel" in the file is --log-level.
+// Precedence: flag, then environment (socket only), then file, then default.
+import { existsSync, readFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { type Address, formatAddress, isLoopback, isWildcard, parseAddress } from "./address.js";
+import { PandoError } from "./errors.js";
+import { LOG_LEVELS, type LogLevel } from "./log.js";
+import { quote } from "./quote.js";
+import { parseSize } from "./size.js";
+
+/** What is read of the process's environment, once, and nowhere else. */
+export interface Environment {
+  /** PANDO_CONFIG: the configuration file. */
+  config: string | undefined;
+  /** PANDO_SOCKET: where the daemon listens, and where the CLI looks for it. */
+  socket: string | undefined;
+  /** XDG_RUNTIME_DIR: where an ordinary user's sockets go. */
+  runtimeDir: string | undefined;
+  /** NOTIFY_SOCKET: set by systemd for a unit of type notify. */
+  notifySocket: string | undefined;
+}
+
+export const DEFAULT_CONFIG_PATH = "/etc/pando/pando.json";
+const DEFAULT_METRICS = "127.0.0.1:9750";
+const DEFAULT_TARGET = "127.0.0.1:4420";
+const DEFAULT_INDEX_CACHE = "64MiB";
+/** Less cannot hold the index blocks that are in use at one moment. */
+const MIN_INDEX_CACHE_BYTES = 1024 * 1024;
+/** sun_path of sockaddr_un is 108 bytes, the last one zero (unix(7)). */
+const MAX_SOCKET_PATH_BYTES = 107;
+
+/** As it is in the file: all text, all optional. "none" switches a listener off. */
+export interface Settings {
+  /** The pool that the daemon opens: a folder with `data` and `meta/`. */
+  pool?: string;
+  /** The folder of the store; for a pool on a block device. */
+  meta?: string;
+  /** The Unix socket of the API. */
+  socket?: string;
+  /** The Unix socket of the NBD front end, or "none". */
+  nbdSocket?: string;
+  /** HOST:PORT of /metrics, /healthz and /readyz, or "none". Loopback only. */
+  metrics?: string;
+  /** HOST:PORT where the NVMe/TCP target listens, or "none". */
+  target?: string;
+  /** HOST:PORT that discovery and `nvme connect` lines name, if it is not the target's own. */
+  advertise?: string;
+  /** Memory for index blocks. */
+  indexCache?: string;
+  logLevel?: string;
+}
+
+export interface Config {
+  readonly pool: string | null;
+  /** Null: beside the data. */
+  readonly meta: string | null;
+  readonly socket: string;
+  readonly nbdSocket: string | null;
+  readonly metrics: Address | null;
+  readonly target: Address | null;
+  readonly advertise: Address | null;
+  readonly indexCacheBytes: number;
+  readonly logLevel: LogLevel;
+}
+
+export const SETTING_NAMES = [
+  "pool",
+  "meta",
+  "socket",
+  "nbdSocket",
+  "metrics",
+  "target",
+  "advertise",
+  "indexCache",
+  "logLevel",
+] as const satisfies readonly (keyof Settings)[];
+
+export function readEnvironment(): Environment {
+  const read = (name: string) => process.env[name] || undefined;
+  return {
+    config: read("PANDO_CONFIG"),
+    socket: read("PANDO_SOCKET"),
+    runtimeDir: read("XDG_RUNTIME_DIR"),
+    notifySocket: read("NOTIFY_SOCKET"),
+  };
+}
+
+export interface ConfigSources {
+  /**
+   * --config; it must exist. Without it PANDO_CONFIG, which must exist too, then the default path,
+   * which need not.
+   */
+  configPath?: string | undefined;
+  flags: Settings;
+  environment: Environment;
+}
+
+export function loadConfig(sources: ConfigSources): Config {
+  const named = sources.configPath ?? sources.environment.config;
+  const path = named ?? (existsSync(DEFAULT_CONFIG_PATH) ? DEFAULT_CONFIG_PATH : undefined);
+  const file = path === undefined ? {} : parseSettings(readFile(path), path);
+  const environment: Settings =
+    sources.environment.socket === undefined ? {} : { socket: sources.environment.socket };
+  return makeConfig({ ...file, ...environment, ...sources.flags }, sources.environment);
+}
+
+/**
+ * The text of a configuration file; `path` is for the errors, and what its relative paths are
+ * relative to.
+ */
+export function parseSettings(text: string, path: string): Settings {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new PandoError("EINVAL", `${path} is not JSON: ${oneLine(why)}`, { path }, { cause });
+  }
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
+    throw new PandoError("EINVAL", `${path} is not a JSON object`, {
+      path,
+      hint: '{"pool": "/srv/pando"}',
+    });
+  }
+  const settings: Settings = {};
+  for (const [key, value] of Object.entries(parsed)) {
+    if (!isSettingName(key)) {
+      throw new PandoError("EINVAL", `${path} has an unknown key, ${quote(key)}`, {
+        path,
+        field: key,
+        hint: `one of ${SETTING_NAMES.join(", ")}`,
+      });
+    }
+    if (typeof value !== "string") {
+      throw new PandoError("EINVAL", `${path}: "${key}" is not a string`, { path, field: key });
+    }
+    settings[key] = isPath(key, value) ? resolve(dirname(path), value) : value;
+  }
+  return settings;
+}
+
+/** Checks every value, those that are not used too. */
+export function makeConfig(settings: Settings, environment: Environment): Config {
+  const socket = resolve(settings.socket ?? defaultSocket(environment));
+  const nbdSocket = orNone(settings.nbdSocket ?? join(dirname(socket), "nbd.sock"), (path) =>
+    resolve(path),
+  );
+  checkSocketPath("socket", socket);
+  if (nbdSocket !== null) checkSocketPath("nbdSocket", nbdSocket);
+  if (socket === nbdSocket) {
+    throw new PandoError("EINVAL", `"socket" and "nbdSocket" are both ${socket}`, {
+      field: "nbdSocket",
+    });
+  }
+  const metrics = orNone(settings.metrics ?? DEFAULT_METRICS, (text) =>
+    parseAddress(text, "metrics"),
+  );
+  if (metrics !== null && !isLoopback(metrics)) {
+    throw new PandoError(
+      "EINVAL",
+      `metrics are not served on ${formatAddress(metrics)}: it is not a loopback address`,
+      { field: "metrics", hint: `${DEFAULT_METRICS}, or none` },
+    );
+  }
+  const target = orNone(settings.target ?? DEFAULT_TARGET, (text) => parseAddress(text, "target"));
+  return Object.freeze({
+    pool: settings.pool === undefined ? null : resolve(settings.pool),
+    meta: settings.meta === undefined ? null : resolve(settings.meta),
+    socket,
+    nbdSocket,
+    metrics,
+    target,
+    advertise: advertised(target, settings.advertise),
+    indexCacheBytes: parseIndexCache(settings.indexCache ?? DEFAULT_INDEX_CACHE),
+    logLevel: parseLogLevel(settings.logLevel ?? "info"),
+  });
+}
+
+function advertised(target: Address | null, setting: string | undefined): Address | null {
+  const address = setting === undefined ? target : parseAddress(setting, "advertise");
+  if (target === null) return null;
+  if (address !== null && isWildcard(address)) {
+    throw new PandoError("EINVAL", `hosts cannot connect to ${formatAddress(address)}`, {
+      field: "advertise",
+      hint: `set "advertise" to an address of this machine, as in 10.0.0.5:${address.port}`,
+    });
+  }
+  return address;
+}
+
+function defaultSocket(environment: Environment): string {
+  const folder =
+    environment.runtimeDir === undefined ? "/run/pando" : join(environment.runtimeDir, "pando");
+  return join(folder, "pando.sock");
+}
+
+function parseIndexCache(text: string): number {
+  const bytes = parseSize(text, "index cache size");
+  if (bytes < MIN_INDEX_CACHE_BYTES) {
+    throw new PandoError("EINVAL", `an index cache of ${text} is too small`, {
+      field: "indexCache",
+      hint: "1MiB or more",
+    });
+  }
+  return bytes;
+}
+
+function parseLogLevel(text: string): LogLevel {
+  const level = LOG_LEVELS.find((known) => known === text);
+  if (level !== undefined) return level;
+  throw new PandoError("EINVAL", `${quote(text)} is not a log level`, {
+    field: "logLevel",
+    hint: `one of ${LOG_LEVELS.join(", ")}`,
+  });
+}
+
+function checkSocketPath(field: "socket" | "nbdSocket", path: string): void {
+  const length = Buffer.byteLength(path);
+  if (length <= MAX_SOCKET_PATH_BYTES) return;
+  throw new PandoError("EINVAL", `the path ${path} is too long for a socket: ${length} bytes`, {
+    field,
+    hint: `at most ${MAX_SOCKET_PATH_BYTES} bytes; choose a shorter path`,
+  });
+}
+
+function orNone<T>(text: string, parse: (text: string) => T): T | null {
+  return text === "none" ? null : parse(text);
+}
+
+function isSettingName(key: string): key is keyof Settings {
+  return (SETTING_NAMES as readonly string[]).includes(key);
+}
+
+function isPath(key: keyof Settings, value: string): boolean {
+  return (
+    key === "pool" ||
+    key === "meta" ||
+    key === "socket" ||
+    (key === "nbdSocket" && value !== "none")
+  );
+}
+
+function readFile(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new PandoError("EINVAL", `cannot read ${path}: ${oneLine(why)}`, { path }, { cause });
+  }
+}
+
+function oneLine(text: string): string {
+  return text.replace(/\s+/g, " ");
+}

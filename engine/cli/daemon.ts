@@ -1,0 +1,48 @@
+// pando daemon (also installed as pandod): serves a pool until SIGINT or SIGTERM. Every flag is
+// also a key of the configuration file.
+import type { Argv } from "yargs";
+import { loadConfig, readEnvironment, type Settings } from "../base/config.js";
+import type { GlobalOptions, LoadEngine } from "./context.js";
+
+export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Argv<GlobalOptions> {
+  const text = (describe: string) => ({ type: "string", requiresArg: true, describe }) as const;
+  return yargs.command(
+    "daemon",
+    "Serve a pool",
+    (daemon) =>
+      daemon
+        .option("pool", text("The pool: a folder or device"))
+        .option("meta", text("The folder of its store, if the pool is a block device"))
+        .option("nbd-socket", text("Unix socket of the NBD front end, or none"))
+        .option("metrics", text("HOST:PORT of /metrics, /healthz, /readyz, or none"))
+        .option("target", text("HOST:PORT where the NVMe/TCP target listens, or none"))
+        .option("advertise", text("HOST:PORT that hosts are told to connect to"))
+        .option("index-cache", text("Memory for index blocks"))
+        .option("log-level", text("fatal, error, warn, info, debug or trace"))
+        .example("$0 daemon --pool /srv/pando", "")
+        .example("$0 daemon --config /etc/pando/pando.json --log-level debug", ""),
+    async (args) => {
+      const flags = given({
+        pool: args.pool,
+        meta: args.meta,
+        socket: args.socket,
+        nbdSocket: args.nbdSocket,
+        metrics: args.metrics,
+        target: args.target,
+        advertise: args.advertise,
+        indexCache: args.indexCache,
+        logLevel: args.logLevel,
+      });
+      const environment = readEnvironment();
+      const config = loadConfig({ configPath: args.config, flags, environment });
+      const { runDaemon } = await import("../daemon.js");
+      const { openPool } = await loadEngine();
+      await runDaemon({ config, environment, openPool });
+    },
+  );
+}
+
+/** Without the flags that were not given, which would otherwise override the file with nothing. */
+function given(flags: { [K in keyof Settings]-?: string | undefined }): Settings {
+  return Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined));
+}

@@ -1,0 +1,169 @@
+// pando pool: make one, look at the one that is served, check it. `create` and `check PATH` need no
+// daemon.
+import type { Argv } from "yargs";
+import { BLOCK_SIZES, DEFAULT_BLOCK_SIZE, JOURNAL_BLOCK_BYTES } from "../base/constants.js";
+import { PandoError } from "../base/errors.js";
+import { checkWholeBlocks, formatSize, parseSize } from "../base/size.js";
+import type { CreatePoolOptions } from "../daemon.js";
+import type { CheckReport, PoolInfo } from "../serve/client.js";
+import { type GlobalOptions, type LoadEngine, withClient } from "./context.js";
+import { formatFields, printResult } from "./print.js";
+
+const META = {
+  type: "string",
+  requiresArg: true,
+  describe: "The folder of the store, if the pool is a block device",
+} as const;
+
+interface CreateArguments {
+  meta: string | undefined;
+  size: string | undefined;
+  blockSize: string | undefined;
+  journalSize: string | undefined;
+  sparse: boolean;
+}
+
+export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Argv<GlobalOptions> {
+  return yargs.command("pool", "Make, show or check a pool", (pool) =>
+    pool
+      .command(
+        "create <path>",
+        "Make a pool in a new folder, or on a block device",
+        (create) =>
+          create
+            .positional("path", {
+              type: "string",
+              demandOption: true,
+              describe: "Folder or device",
+            })
+            .option("size", {
+              type: "string",
+              requiresArg: true,
+              describe: "Room for data; a device's own size if it is not given",
+            })
+            .option("block-size", {
+              type: "string",
+              requiresArg: true,
+              describe: "Unit of copy-on-write, 4KiB to 64KiB [default: 4KiB]",
+            })
+            .option("journal-size", {
+              type: "string",
+              requiresArg: true,
+              describe: "Room for the journal [default: 64MiB]",
+            })
+            .option("sparse", {
+              type: "boolean",
+              default: false,
+              describe: "Let the data file grow as it is written, instead of taking its room now",
+            })
+            .option("meta", META)
+            .example("$0 pool create /srv/pando --size 100GiB", "Takes 100 GiB of the disk now")
+            .example("$0 pool create ./pool --size 10GiB --sparse", "Takes what is written"),
+        async (args) => {
+          const options = createOptions(args);
+          const engine = await loadEngine();
+          const created = await engine.createPool(args.path, options);
+          printResult(args, created, () =>
+            [
+              `made ${created.path}: ${formatSize(created.sizeBytes)} for data,`,
+              `blocks of ${formatSize(created.blockSizeBytes)}`,
+            ].join(" "),
+          );
+        },
+      )
+      .command(
+        "show",
+        "Show the pool that the daemon serves",
+        (show) => show.example("$0 pool show --json", "For programs"),
+        async (args) => {
+          const info = await withClient(args, (client) => client.info());
+          printResult(args, info, () => describePool(info));
+        },
+      )
+      .command(
+        "check [path]",
+        "Check every block's owner, and what is recorded against what is there",
+        (check) =>
+          check
+            .positional("path", {
+              type: "string",
+              describe:
+                "A pool that no daemon serves; without it, the daemon's own, while it serves",
+            })
+            .option("meta", META)
+            .example("$0 pool check", "The daemon's pool, online")
+            .example("$0 pool check ./pool", "A pool that is not served"),
+        async (args) => {
+          const { path } = args;
+          const report =
+            path === undefined
+              ? await withClient(args, (client) => client.check())
+              : await (await loadEngine()).checkPool({ path, metaPath: args.meta ?? null });
+          printResult(args, report, () => describeReport(report));
+          failUnlessClean(report, path);
+        },
+      )
+      .demandCommand(1, "no verb: create, show or check")
+      .strict(),
+  );
+}
+
+function createOptions(args: CreateArguments): CreatePoolOptions {
+  const options: CreatePoolOptions = { sparse: args.sparse };
+  if (args.meta !== undefined) options.metaPath = args.meta;
+  const blockSizeBytes =
+    args.blockSize === undefined ? DEFAULT_BLOCK_SIZE : parseSize(args.blockSize, "block size");
+  if (!(BLOCK_SIZES as readonly number[]).includes(blockSizeBytes)) {
+    throw new PandoError("EINVAL", `blocks cannot be of ${blockSizeBytes} bytes`, {
+      field: "block-size",
+      hint: "4KiB, 8KiB, 16KiB, 32KiB or 64KiB",
+    });
+  }
+  options.blockSizeBytes = blockSizeBytes;
+  if (args.size !== undefined) {
+    options.sizeBytes = parseSize(args.size);
+    checkWholeBlocks({ sizeBytes: options.sizeBytes, blockSizeBytes, field: "size" });
+  }
+  if (args.journalSize !== undefined) {
+    options.journalBytes = parseSize(args.journalSize, "journal size");
+    checkWholeBlocks({
+      sizeBytes: options.journalBytes,
+      blockSizeBytes: JOURNAL_BLOCK_BYTES,
+      field: "journal size",
+    });
+  }
+  return options;
+}
+
+function describePool(info: PoolInfo): string {
+  const { journal } = info;
+  return formatFields([
+    ["path", info.path],
+    ["uuid", info.uuid],
+    ["state", info.failure ?? "takes reads and writes"],
+    ["block size", formatSize(info.blockSizeBytes)],
+    ["size", formatSize(info.sizeBytes)],
+    ["used", formatSize(info.usedBytes)],
+    ["free", formatSize(info.freeBytes)],
+    ["volumes", String(info.volumes)],
+    ["snapshots", String(info.snapshots)],
+    ["layers", `${info.layers}, ${info.reclaiming} of them being reclaimed`],
+    ["journal", `${formatSize(journal.usedBytes)} of ${formatSize(journal.sizeBytes)}`],
+  ]);
+}
+
+function describeReport(report: CheckReport): string {
+  const { layers, indexBlocks, ownedBlocks } = report;
+  const seen = `${layers} layers, ${indexBlocks} index blocks, ${ownedBlocks} owned blocks`;
+  return report.clean ? `clean: ${seen}` : [`not clean: ${seen}`, ...report.problems].join("\n");
+}
+
+function failUnlessClean(report: CheckReport, path: string | undefined): void {
+  if (report.clean) return;
+  const count = report.problems.length;
+  throw new PandoError(
+    "ECORRUPT",
+    `the pool${path === undefined ? "" : ` ${path}`} has ${count} problem${count === 1 ? "" : "s"}`,
+    { hint: "keep a copy of the pool as it is before anything else" },
+  );
+}

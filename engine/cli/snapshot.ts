@@ -1,0 +1,69 @@
+// pando snapshot: make, list, delete.
+import type { Argv } from "yargs";
+import { parseSnapshotRef, requireName } from "../base/name.js";
+import { formatSize } from "../base/size.js";
+import { type GlobalOptions, withClient } from "./context.js";
+import { formatTable, printResult } from "./print.js";
+
+const SNAPSHOT = {
+  type: "string",
+  demandOption: true,
+  describe: "VOLUME@SNAPSHOT, as in db@monday",
+} as const;
+
+export function addSnapshot(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
+  return yargs.command("snapshot", "Make, list or delete snapshots", (snapshot) =>
+    snapshot
+      .command(
+        "create <snapshot>",
+        "Keep a volume as it is now; what was acknowledged before is in it",
+        (create) =>
+          create
+            .positional("snapshot", SNAPSHOT)
+            .example("$0 snapshot create db@monday", "While db is in use"),
+        async (args) => {
+          const ref = parseSnapshotRef(args.snapshot);
+          const made = await withClient(args, (client) =>
+            client.createSnapshot(ref.volume, ref.snapshot),
+          );
+          printResult(args, made, () => `made ${made.volume}@${made.name}`);
+        },
+      )
+      .command(
+        "list [volume]",
+        "List the snapshots of all volumes, or of one",
+        (list) =>
+          list
+            .positional("volume", { type: "string", describe: "Only this volume's" })
+            .example("$0 snapshot list db", ""),
+        async (args) => {
+          const { volume } = args;
+          if (volume !== undefined) requireName(volume, "volume");
+          const found = await withClient(args, (client) => client.listSnapshots(volume));
+          printResult(args, found, () =>
+            formatTable(
+              ["NAME", "SIZE", "CREATED"],
+              found.map((one) => [
+                `${one.volume}@${one.name}`,
+                formatSize(one.sizeBytes),
+                one.createdAt,
+              ]),
+            ),
+          );
+        },
+      )
+      .command(
+        "delete <snapshot>",
+        "Delete a snapshot; what its clones need stays",
+        (remove) =>
+          remove.positional("snapshot", SNAPSHOT).example("$0 snapshot delete db@monday", ""),
+        async (args) => {
+          const ref = parseSnapshotRef(args.snapshot);
+          await withClient(args, (client) => client.deleteSnapshot(ref.volume, ref.snapshot));
+          printResult(args, { deleted: args.snapshot }, () => `deleted ${args.snapshot}`);
+        },
+      )
+      .demandCommand(1, "no verb: create, list or delete")
+      .strict(),
+  );
+}

@@ -1,0 +1,117 @@
+// pando volume: make, list, show, delete, resize, clone.
+import type { Argv } from "yargs";
+import { parseSourceRef, requireName } from "../base/name.js";
+import { parseSize } from "../base/size.js";
+import { type GlobalOptions, withClient } from "./context.js";
+import { printResult } from "./print.js";
+import { describeVolume, describeVolumes, volumeJson } from "./volume-text.js";
+
+const NAME = { type: "string", demandOption: true, describe: "The volume's name" } as const;
+const SIZE = {
+  type: "string",
+  requiresArg: true,
+  demandOption: true,
+  describe: "A multiple of the pool's block size: 10GiB, 512MiB, 1T",
+} as const;
+
+export function addVolume(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
+  return yargs.command("volume", "Make, list, show, delete, resize or clone volumes", (volume) =>
+    addReaders(addWriters(volume))
+      .demandCommand(1, "no verb: create, list, show, delete, resize or clone")
+      .strict(),
+  );
+}
+
+function addWriters(volume: Argv<GlobalOptions>): Argv<GlobalOptions> {
+  return volume
+    .command(
+      "create <name>",
+      "Make an empty volume; it takes no room until it is written",
+      (create) =>
+        create
+          .positional("name", NAME)
+          .option("size", SIZE)
+          .example("$0 volume create db --size 100GiB", ""),
+      async (args) => {
+        requireName(args.name, "volume");
+        const sizeBytes = parseSize(args.size);
+        const made = await withClient(args, (client) => client.createVolume(args.name, sizeBytes));
+        printResult(args, volumeJson(made), () => describeVolume(made));
+      },
+    )
+    .command(
+      "clone <source> <name>",
+      "Make a volume that begins as another one, or a snapshot, is; at once, whatever its size",
+      (clone) =>
+        clone
+          .positional("source", {
+            type: "string",
+            demandOption: true,
+            describe: "VOLUME, or VOLUME@SNAPSHOT",
+          })
+          .positional("name", NAME)
+          .example("$0 volume clone db@monday db-test", "From a snapshot")
+          .example("$0 volume clone db db-test", "From the volume as it is now"),
+      async (args) => {
+        const source = parseSourceRef(args.source);
+        requireName(args.name, "volume");
+        const made = await withClient(args, (client) => client.cloneVolume(source, args.name));
+        printResult(args, volumeJson(made), () => describeVolume(made));
+      },
+    )
+    .command(
+      "resize <name>",
+      "Make a volume larger; connected hosts see it",
+      (resize) =>
+        resize
+          .positional("name", NAME)
+          .option("size", SIZE)
+          .example("$0 volume resize db --size 200GiB", ""),
+      async (args) => {
+        requireName(args.name, "volume");
+        const sizeBytes = parseSize(args.size);
+        const made = await withClient(args, (client) => client.resizeVolume(args.name, sizeBytes));
+        printResult(args, volumeJson(made), () => describeVolume(made));
+      },
+    )
+    .command(
+      "delete <name>",
+      "Delete a volume that nobody has open; what its clones need stays",
+      (remove) => remove.positional("name", NAME).example("$0 volume delete db-test", ""),
+      async (args) => {
+        requireName(args.name, "volume");
+        await withClient(args, (client) => client.deleteVolume(args.name));
+        printResult(args, { deleted: args.name }, () => `deleted ${args.name}`);
+      },
+    );
+}
+
+function addReaders(volume: Argv<GlobalOptions>): Argv<GlobalOptions> {
+  return volume
+    .command(
+      "list",
+      "List the volumes and snapshots as the tree of branches that they are",
+      (list) => list.example("$0 volume list", ""),
+      async (args) => {
+        await withClient(args, async (client) => {
+          const volumes = await client.listVolumes();
+          const snapshots = args.json ? [] : await client.listSnapshots();
+          printResult(args, volumes.map(volumeJson), () => describeVolumes(volumes, snapshots));
+        });
+      },
+    )
+    .command(
+      "show <name>",
+      "Show a volume, and the command with which a host connects to it",
+      (show) =>
+        show
+          .positional("name", NAME)
+          .example("$0 volume show db", "")
+          .example("$0 volume show db --json | jq -r .nqn", "Its NVMe name"),
+      async (args) => {
+        requireName(args.name, "volume");
+        const found = await withClient(args, (client) => client.getVolume(args.name));
+        printResult(args, volumeJson(found), () => describeVolume(found));
+      },
+    );
+}

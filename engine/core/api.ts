@@ -1,0 +1,102 @@
+// What the engine offers to those who serve it (control server, exports, metrics). Implemented by
+// core/pool.ts; everything here is plain data, sizes in bytes, times in ISO 8601 UTC.
+
+export interface Origin {
+  volume: string;
+  /** Null for a clone of a live volume. */
+  snapshot: string | null;
+}
+
+export interface VolumeInfo {
+  name: string;
+  uuid: string;
+  sizeBytes: number;
+  /** In blocks that this volume's live layer owns. */
+  ownBytes: number;
+  /** Mapped, but owned by another layer. */
+  sharedBytes: number;
+  origin: Origin | null;
+  createdAt: string;
+  /** NQNs that may connect; nobody else may. */
+  allowedHosts: string[];
+  /** Who has it open now. */
+  sessions: SessionInfo[];
+}
+
+export interface SessionInfo {
+  frontEnd: "nbd" | "nvme-tcp";
+  /** NVMe only; empty for NBD. */
+  hostNqn: string;
+  /** How many front-end openings this stands for. */
+  count: number;
+}
+
+export interface SnapshotInfo {
+  volume: string;
+  name: string;
+  uuid: string;
+  sizeBytes: number;
+  createdAt: string;
+}
+
+export interface PoolInfo {
+  uuid: string;
+  path: string;
+  blockSizeBytes: number;
+  sizeBytes: number;
+  /** Allocated, as of now: what is lent to the data path but not written does not count. */
+  usedBytes: number;
+  freeBytes: number;
+  volumes: number;
+  snapshots: number;
+  layers: number;
+  /** Deleted layers whose space is not back yet. */
+  reclaiming: number;
+  /** Null, or the sentence that says why the pool takes no more writes. */
+  failure: string | null;
+  journal: { sizeBytes: number; usedBytes: number };
+  counters: Record<string, number>;
+}
+
+export interface CheckReport {
+  clean: boolean;
+  /** One sentence each; empty if clean. */
+  problems: string[];
+  layers: number;
+  indexBlocks: number;
+  ownedBlocks: number;
+}
+
+/**
+ * Every method rejects with a PandoError. Creates are idempotent in nothing but name: an existing
+ * name is EEXIST.
+ */
+export interface PoolService {
+  info(): Promise<PoolInfo>;
+  check(): Promise<CheckReport>;
+
+  createVolume(name: string, sizeBytes: number): Promise<VolumeInfo>;
+  getVolume(name: string): Promise<VolumeInfo>;
+  listVolumes(): Promise<VolumeInfo[]>;
+  /** Those that a front end has open: few, however many there are. */
+  listOpenVolumes(): Promise<VolumeInfo[]>;
+  /** EBUSY while a front end has it open. */
+  deleteVolume(name: string): Promise<void>;
+  /** Grow only. */
+  resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo>;
+  /** From a snapshot, or, with `snapshot` null, from the volume as it is now. */
+  cloneVolume(source: Origin, name: string): Promise<VolumeInfo>;
+
+  createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo>;
+  /** All snapshots, or one volume's. */
+  listSnapshots(volume?: string): Promise<SnapshotInfo[]>;
+  deleteSnapshot(volume: string, snapshot: string): Promise<void>;
+
+  allowHost(volume: string, hostNqn: string): Promise<VolumeInfo>;
+  /** Also ends the host's connections to the volume. */
+  denyHost(volume: string, hostNqn: string): Promise<VolumeInfo>;
+
+  /** A checkpoint now; resolves when it is durable and what it freed is allocatable. */
+  checkpoint(): Promise<void>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,140 @@
+// The data path as core sees it: one open pool of the addon, its errors turned into ours. Every
+// message over the boundary passes through here; the table in ARCHITECTURE.md says what each means,
+// who owns what, and in which order they come.
+
+import type {
+  Addon,
+  CheckpointBatch,
+  CheckpointStart,
+  IoResult,
+  LayerDelta,
+  PoolEvent,
+  PoolOpenOptions,
+  VolumeOpenOptions,
+} from "../../native/native.js";
+import { type ErrorContext, isPandoError, PandoError } from "../base/errors.js";
+import type { BlockRun } from "../store/block-run.js";
+
+export class DataPath {
+  readonly #addon: Addon;
+  readonly handle: number;
+
+  constructor(
+    addon: Addon,
+    device: number,
+    options: PoolOpenOptions,
+    onEvent: (event: PoolEvent) => void,
+  ) {
+    this.#addon = addon;
+    this.handle = addon.poolOpen(device, options, onEvent);
+  }
+
+  close(): void {
+    this.#addon.poolClose(this.handle);
+  }
+
+  poison(what: string): void {
+    this.#addon.poolPoison(this.handle, what);
+  }
+
+  stats(): Promise<Record<string, number>> {
+    return this.#addon.poolStats(this.handle);
+  }
+
+  openVolume(options: VolumeOpenOptions): Promise<void> {
+    return translate(this.#addon.volumeOpen(this.handle, options), { volume: options.name });
+  }
+
+  closeVolume(volume: number): Promise<void> {
+    return translate(this.#addon.volumeClose(this.handle, volume));
+  }
+
+  flushVolume(volume: number): Promise<void> {
+    return translate(this.#addon.volumeFlush(this.handle, volume));
+  }
+
+  freezeVolumes(volumes: number[]): Promise<void> {
+    return translate(this.#addon.volumeFreeze(this.handle, volumes));
+  }
+
+  thawVolume(volume: number, newLayer: number): Promise<void> {
+    return translate(this.#addon.volumeThaw(this.handle, volume, newLayer));
+  }
+
+  resizeVolume(volume: number, sizeBytes: number): Promise<void> {
+    return translate(this.#addon.volumeResize(this.handle, volume, sizeBytes));
+  }
+
+  io(
+    volume: number,
+    op: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    data: Uint8Array | null,
+    fua: boolean,
+  ): Promise<IoResult> {
+    return translate(
+      this.#addon.volumeIo(this.handle, volume, op, offsetBytes, lengthBytes, data, fua),
+    );
+  }
+
+  layerDeltas(): Promise<LayerDelta[]> {
+    return this.#addon.layerDeltas(this.handle);
+  }
+
+  checkpointBegin(): Promise<CheckpointStart> {
+    return translate(this.#addon.checkpointBegin(this.handle));
+  }
+
+  checkpointTake(limit: number): Promise<CheckpointBatch> {
+    return translate(this.#addon.checkpointTake(this.handle, limit));
+  }
+
+  checkpointStored(): Promise<void> {
+    return this.#addon.checkpointStored(this.handle);
+  }
+
+  checkpointEnd(success: boolean): Promise<void> {
+    return this.#addon.checkpointEnd(this.handle, success);
+  }
+
+  lend(runs: readonly BlockRun[], exhausted: boolean): void {
+    this.#addon.extentsLend(this.handle, flatten(runs), exhausted);
+  }
+
+  answerIndex(token: number, owner: number, block: Uint8Array | null, failed: boolean): void {
+    this.#addon.indexAnswer(this.handle, token, owner, block, failed);
+  }
+}
+
+export function flatten(runs: readonly BlockRun[]): Uint32Array {
+  const flat = new Uint32Array(runs.length * 2);
+  runs.forEach((run, at) => {
+    flat[at * 2] = run.first;
+    flat[at * 2 + 1] = run.count;
+  });
+  return flat;
+}
+
+export function unflatten(flat: Uint32Array): BlockRun[] {
+  const runs: BlockRun[] = [];
+  for (let at = 0; at < flat.length; at += 2) {
+    runs.push({ first: flat[at] as number, count: flat[at + 1] as number });
+  }
+  return runs;
+}
+
+/** Errors of the addon carry an errno's name. */
+export async function translate<T>(call: Promise<T>, context: ErrorContext = {}): Promise<T> {
+  try {
+    return await call;
+  } catch (cause) {
+    if (isPandoError(cause) || !(cause instanceof Error)) throw cause;
+    const name = (cause as { code?: unknown }).code;
+    if (name === "ENOENT") throw new PandoError("ENOTFOUND", cause.message, context, { cause });
+    if (name === "EEXIST") throw new PandoError("EEXIST", cause.message, context, { cause });
+    if (name === "EINVAL") throw new PandoError("EINVAL", cause.message, context, { cause });
+    if (name === "ENOSPC") throw new PandoError("ENOSPC", cause.message, context, { cause });
+    throw new PandoError("EIO", cause.message, context, { cause });
+  }
+}

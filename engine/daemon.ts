@@ -1,0 +1,181 @@
+// The composition root: picks the adapters, starts what serves, and stops it in the opposite order.
+// Nothing below knows that it is in a daemon.
+//
+// Order at start: pool (its lock keeps a second daemon out before anything is touched), control
+// socket, HTTP, systemd. A failure half-way undoes what was done.
+import { formatAddress } from "./base/address.js";
+import type { Config, Environment } from "./base/config.js";
+import { PandoError } from "./base/errors.js";
+import { type Log, makeLog } from "./base/log.js";
+import type { CheckReport, PoolService } from "./core/api.js";
+import { type CreatePoolOptions, createPool } from "./core/format.js";
+import { startFrontEnds } from "./front-ends.js";
+import { openRealPool } from "./open-pool.js";
+import { startHttpServer } from "./serve/http.js";
+import { makeNotify } from "./serve/notify.js";
+import { startControlServer } from "./serve/server.js";
+
+export type { CreatePoolOptions } from "./core/format.js";
+
+export interface CreatedPool {
+  path: string;
+  uuid: string;
+  sizeBytes: number;
+  blockSizeBytes: number;
+}
+
+/**
+ * What is done with a pool in this process. Passed around, so that tests run everything else
+ * without one.
+ */
+export interface Engine {
+  openPool: OpenPool;
+  createPool(path: string, options: CreatePoolOptions): Promise<CreatedPool>;
+  /** Opens a pool that no daemon serves, which recovers it, checks it, closes it. */
+  checkPool(options: { path: string; metaPath: string | null }): Promise<CheckReport>;
+}
+
+/** Opens the pool of the configuration and starts its front ends. */
+export type OpenPool = (
+  config: Config & { readonly pool: string },
+  log: Log,
+) => Promise<ServingPool>;
+
+export interface ServingPool {
+  pool: PoolService;
+  close(): Promise<void>;
+}
+
+/** The real one. */
+export const engine: Engine = {
+  async openPool(config, log) {
+    const { pool: path, meta: metaPath, indexCacheBytes } = config;
+    const { pool, handle, close } = await openRealPool({ path, metaPath, indexCacheBytes, log });
+    try {
+      const frontEnds = await startFrontEnds(handle, config);
+      return { pool, close: () => frontEnds.close().then(close) };
+    } catch (error) {
+      await close();
+      throw error;
+    }
+  },
+  async createPool(path, options) {
+    const { uuid, blockSizeBytes, dataBlocks } = await createPool(path, options);
+    return { path, uuid, sizeBytes: dataBlocks * blockSizeBytes, blockSizeBytes };
+  },
+  async checkPool({ path, metaPath }) {
+    const log = makeLog("warn");
+    const opened = await openRealPool({ path, metaPath, indexCacheBytes: CHECK_CACHE_BYTES, log });
+    try {
+      return await opened.pool.check();
+    } finally {
+      await opened.close();
+    }
+  },
+};
+
+/** A check reads the store, not through the cache. */
+const CHECK_CACHE_BYTES = 1024 * 1024;
+
+export interface Daemon {
+  readonly config: Config;
+  readonly log: Log;
+  readonly pool: PoolService;
+  /**
+   * Clean: what was acknowledged is durable anyway, this makes the next start faster. Harmless if
+   * called again.
+   */
+  close(): Promise<void>;
+}
+
+export interface DaemonOptions {
+  config: Config;
+  environment: Environment;
+  openPool: OpenPool;
+}
+
+export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
+  const { config, environment } = options;
+  const log = makeLog(config.logLevel);
+  const { pool: path } = config;
+  if (path === null) {
+    throw new PandoError("EINVAL", "no pool is named", {
+      field: "pool",
+      hint: 'pando daemon --pool PATH, or "pool" in the configuration file',
+    });
+  }
+  const notify = makeNotify(environment.notifySocket, log);
+  const undo: (() => Promise<void>)[] = [];
+  const unwind = async () => {
+    for (let stop = undo.pop(); stop !== undefined; stop = undo.pop()) await stop();
+  };
+  try {
+    const { pool, close } = await options.openPool({ ...config, pool: path }, log);
+    undo.push(close);
+    const places = { advertise: config.advertise, nbdSocket: config.nbdSocket };
+    const control = await startControlServer({ pool, socket: config.socket, places, log });
+    undo.push(() => control.close());
+    if (config.metrics !== null) {
+      const http = await startHttpServer({ pool, address: config.metrics, log });
+      undo.push(() => http.close());
+    }
+    undo.push(() => notify("STOPPING=1"));
+    await notify("READY=1");
+    log.info({ pool: path, ...describe(config) }, "serving");
+    let closed: Promise<void> | undefined;
+    return {
+      config,
+      log,
+      pool,
+      close() {
+        closed ??= unwind();
+        return closed;
+      },
+    };
+  } catch (error) {
+    await unwind();
+    throw error;
+  }
+}
+
+/**
+ * Serves until SIGINT or SIGTERM. A second signal kills, as signals do: a clean stop is a courtesy,
+ * not a need.
+ */
+export async function runDaemon(options: DaemonOptions): Promise<void> {
+  const signalled = waitForSignal();
+  await stopOn(signalled, await startDaemon(options));
+}
+
+/** For one that is started already. */
+export function untilSignal(daemon: Daemon): Promise<void> {
+  return stopOn(waitForSignal(), daemon);
+}
+
+async function stopOn(signalled: Promise<NodeJS.Signals>, daemon: Daemon): Promise<void> {
+  const signal = await signalled;
+  daemon.log.info({ signal }, "stopping");
+  await daemon.close();
+  daemon.log.info("stopped");
+}
+
+function waitForSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    const signals = ["SIGINT", "SIGTERM"] as const;
+    const caught = (signal: NodeJS.Signals) => {
+      for (const each of signals) process.off(each, caught);
+      resolve(signal);
+    };
+    for (const each of signals) process.on(each, caught);
+  });
+}
+
+function describe(config: Config): Record<string, string | null> {
+  const { metrics, target } = config;
+  return {
+    socket: config.socket,
+    nbdSocket: config.nbdSocket,
+    metrics: metrics === null ? null : formatAddress(metrics),
+    target: target === null ? null : formatAddress(target),
+  };
+}

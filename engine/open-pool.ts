@@ -1,0 +1,175 @@
+// Opens a pool for real: picks the adapters (device, LMDB, clock, addon) and puts them together in
+// the order that keeps it safe. Nothing else does.
+//
+//   1. the data device is opened and locked: a second daemon gets no further, and touches nothing
+//   2. the store is opened, after its file has been found whole
+//   3. recovery brings the store to what the journal says
+//   4. the data path starts, and the worker that answers its index misses
+import { readFileSync, statSync } from "node:fs";
+import { native } from "../native/native.js";
+import { systemClock } from "./base/clock.js";
+import { INDEX_BLOCK_BYTES } from "./base/constants.js";
+import { isPandoError, PandoError } from "./base/errors.js";
+import type { Log } from "./base/log.js";
+import { volumeNqn } from "./base/nqn.js";
+import { newUuid } from "./base/random.js";
+import { openDataDevice } from "./core/data-device.js";
+import { type PoolPaths, poolPaths } from "./core/format.js";
+import { Pool } from "./core/pool.js";
+import { type Recovered, recover } from "./core/recovery.js";
+import { getPoolRecord } from "./store/catalogue.js";
+import { startIndexService } from "./store/index-service.js";
+import { openLmdbStore } from "./store/lmdb-store.js";
+import type { Store } from "./store/store.js";
+import { type UnflushedMemory, unflushedMemory } from "./unflushed-memory.js";
+
+/** A checkpoint is called for when this part of the index cache is dirty. */
+const DIRTY_SHARE = 1 / 4;
+
+export interface OpenPoolOptions {
+  path: string;
+  /** Where the store is, if not beside the data. */
+  metaPath: string | null;
+  indexCacheBytes: number;
+  log: Log;
+}
+
+export interface OpenedPool {
+  pool: Pool;
+  /** Of the addon, for front ends. */
+  handle: number;
+  close(): Promise<void>;
+}
+
+interface OpenedStore {
+  store: Store;
+  memory: UnflushedMemory;
+  recovered: Recovered;
+}
+
+export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool> {
+  const { path, indexCacheBytes, log } = options;
+  const paths = poolPaths(path, options.metaPath ?? undefined);
+  const device = lockDevice(path, paths.data);
+  let opened: OpenedStore;
+  try {
+    opened = await openStore(path, paths);
+  } catch (error) {
+    native.deviceClose(device);
+    throw error;
+  }
+  const { superblock, ...replay } = opened.recovered;
+  log.info({ pool: path, uuid: superblock.uuid, ...replay }, "recovered");
+  const pool: Pool = new Pool({
+    addon: native,
+    device,
+    store: opened.store,
+    recovered: opened.recovered,
+    clock: systemClock,
+    log,
+    newUuid,
+    news: {
+      hostDenied: (uuid, host) => native.targetDisconnect(pool.handle, volumeNqn(uuid), host),
+      resized: (volume) => native.targetVolumeChanged(pool.handle, volume),
+      exportsChanged: () => native.targetExportsChanged(pool.handle),
+    },
+    memory: { sharedPath: opened.memory.sharedPath, bootId: opened.memory.bootId },
+    path,
+    indexCacheBytes,
+    dirtyLimit: Math.floor((indexCacheBytes * DIRTY_SHARE) / INDEX_BLOCK_BYTES),
+  });
+  try {
+    const index = await startIndexService({
+      directory: paths.meta,
+      poolId: pool.handle,
+      onFailure: (error) => log.error({ err: error }, "an index look-up failed"),
+    });
+    return {
+      pool,
+      handle: pool.handle,
+      async close() {
+        await pool.close();
+        await index.close();
+        if (pool.checkpointed) opened.memory.remove();
+      },
+    };
+  } catch (error) {
+    await pool.close();
+    throw error;
+  }
+}
+
+/** The lock is the device's: it ends with the process, however that ends. */
+function lockDevice(path: string, data: string): number {
+  if (statSync(data, { throwIfNoEntry: false }) === undefined) {
+    throw new PandoError("ENOTFOUND", `${path} is not a pool: there is no ${data}`, {
+      path,
+      hint: `pando pool create ${path} --size SIZE makes one`,
+    });
+  }
+  try {
+    return native.deviceOpen(data);
+  } catch (cause) {
+    const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
+    if (code !== "EAGAIN" && code !== "EWOULDBLOCK") throw deviceError(data, cause);
+    const holder = lockHolder(data);
+    const who = holder === null ? "another process" : `process ${holder}`;
+    const hint = "stop that daemon, or talk to it: pando --socket PATH pool show";
+    throw new PandoError("EBUSY", `the pool ${path} is open in ${who}`, { path, hint }, { cause });
+  }
+}
+
+async function openStore(path: string, paths: PoolPaths): Promise<OpenedStore> {
+  const device = openDataDevice(paths.data, "r");
+  try {
+    const store = openLmdbStore(paths.meta);
+    try {
+      const memory = unflushedMemory(getPoolRecord(store).uuid, paths.meta);
+      const unflushed = { memory: memory.read(), bootId: memory.bootId };
+      return { store, memory, recovered: await recover(store, device, { unflushed }) };
+    } catch (error) {
+      await store.close();
+      throw error;
+    }
+  } catch (error) {
+    throw namePool(path, error);
+  } finally {
+    device.close();
+  }
+}
+
+/** An error says which pool it is about, if it does not yet. */
+function namePool(path: string, error: unknown): unknown {
+  if (!isPandoError(error) || error.message.includes(path)) return error;
+  const context = { ...error.context, path };
+  return new PandoError(error.code, `${path}: ${error.message}`, context, { cause: error });
+}
+
+function deviceError(data: string, cause: unknown): PandoError {
+  const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
+  const why = cause instanceof Error ? cause.message : String(cause);
+  const kind = code === "EACCES" || code === "EPERM" ? "EPERM" : "EIO";
+  return new PandoError(kind, `${data} does not open: ${why}`, { path: data }, { cause });
+}
+
+/**
+ * The process that holds the flock on a file, by the kernel's own list; null if it is not on it.
+ */
+function lockHolder(file: string): number | null {
+  const { dev, ino } = statSync(file);
+  const hex = (value: number) => value.toString(16).padStart(2, "0");
+  // Linux: 12 bits of major from bit 8, 8 bits of minor from bit 0 and the rest from bit 20.
+  const major = Math.floor(dev / 256) % 4096;
+  const minor = (dev % 256) + Math.floor(dev / 2 ** 20) * 256;
+  const place = `${hex(major)}:${hex(minor)}:${ino}`;
+  try {
+    const lines = readFileSync("/proc/locks", "utf8").split("\n");
+    const fields = lines.map((line) => line.trim().split(/\s+/));
+    const own = fields.find((field) => field[1] === "FLOCK" && field[5] === place);
+    const holder = Number(own?.[4]);
+    return Number.isInteger(holder) && holder > 0 ? holder : null;
+  } catch {
+    // Without /proc there is no name to give; the pool is taken all the same.
+    return null;
+  }
+}

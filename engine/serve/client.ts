@@ -1,0 +1,133 @@
+// The control client: what the CLI, and later others, use to talk to a daemon. Methods have the
+// names and types of PoolService, and throw the errors that the pool threw.
+import { Client, credentials, type ServiceError } from "@grpc/grpc-js";
+import { PandoError } from "../base/errors.js";
+import type { CheckReport, Origin, PoolInfo, SnapshotInfo } from "../core/api.js";
+import {
+  method,
+  type StreamMethods,
+  type StreamName,
+  type UnaryMethods,
+  type UnaryName,
+} from "./protocol.js";
+import { fromStatus, isNoAnswer } from "./status.js";
+import { fromPoolMessage, fromVolumeMessage, toOriginMessage, type VolumeView } from "./view.js";
+
+export type { CheckReport, Origin, PoolInfo, SnapshotInfo, VolumeInfo } from "../core/api.js";
+export type { VolumeView } from "./view.js";
+
+export class PandoClient {
+  readonly #client: Client;
+
+  constructor(readonly socket: string) {
+    this.#client = new Client(`unix:${socket}`, credentials.createInsecure());
+  }
+
+  close(): void {
+    this.#client.close();
+  }
+
+  async info(): Promise<PoolInfo> {
+    return fromPoolMessage(await this.#call("GetPool", {}));
+  }
+
+  check(): Promise<CheckReport> {
+    return this.#call("CheckPool", {});
+  }
+
+  async createVolume(name: string, sizeBytes: number): Promise<VolumeView> {
+    return fromVolumeMessage(await this.#call("CreateVolume", { name, sizeBytes }));
+  }
+
+  async getVolume(name: string): Promise<VolumeView> {
+    return fromVolumeMessage(await this.#call("GetVolume", { name }));
+  }
+
+  async listVolumes(): Promise<VolumeView[]> {
+    return (await this.#list("ListVolumes", {})).map(fromVolumeMessage);
+  }
+
+  async deleteVolume(name: string): Promise<void> {
+    await this.#call("DeleteVolume", { name });
+  }
+
+  async resizeVolume(name: string, sizeBytes: number): Promise<VolumeView> {
+    return fromVolumeMessage(await this.#call("ResizeVolume", { name, sizeBytes }));
+  }
+
+  async cloneVolume(source: Origin, name: string): Promise<VolumeView> {
+    const message = { source: toOriginMessage(source), name };
+    return fromVolumeMessage(await this.#call("CloneVolume", message));
+  }
+
+  createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo> {
+    return this.#call("CreateSnapshot", { volume, snapshot });
+  }
+
+  listSnapshots(volume = ""): Promise<SnapshotInfo[]> {
+    return this.#list("ListSnapshots", { volume });
+  }
+
+  async deleteSnapshot(volume: string, snapshot: string): Promise<void> {
+    await this.#call("DeleteSnapshot", { volume, snapshot });
+  }
+
+  async allowHost(volume: string, hostNqn: string): Promise<VolumeView> {
+    return fromVolumeMessage(await this.#call("AllowHost", { volume, hostNqn }));
+  }
+
+  async denyHost(volume: string, hostNqn: string): Promise<VolumeView> {
+    return fromVolumeMessage(await this.#call("DenyHost", { volume, hostNqn }));
+  }
+
+  #call<M extends UnaryName>(
+    name: M,
+    request: UnaryMethods[M]["request"],
+  ): Promise<UnaryMethods[M]["response"]> {
+    const definition = method<UnaryMethods[M]["request"], UnaryMethods[M]["response"]>(name);
+    return new Promise((resolve, reject) => {
+      this.#client.makeUnaryRequest(
+        definition.path,
+        definition.requestSerialize,
+        definition.responseDeserialize,
+        request,
+        (error, response) => {
+          if (error !== null) reject(this.#error(error));
+          else if (response === undefined) {
+            reject(new PandoError("EIO", `the daemon answered ${name} with nothing`));
+          } else resolve(response);
+        },
+      );
+    });
+  }
+
+  #list<M extends StreamName>(
+    name: M,
+    request: StreamMethods[M]["request"],
+  ): Promise<StreamMethods[M]["response"][]> {
+    type Response = StreamMethods[M]["response"];
+    const definition = method<StreamMethods[M]["request"], Response>(name);
+    return new Promise((resolve, reject) => {
+      const messages: Response[] = [];
+      const call = this.#client.makeServerStreamRequest(
+        definition.path,
+        definition.requestSerialize,
+        definition.responseDeserialize,
+        request,
+      );
+      call.on("data", (message: Response) => messages.push(message));
+      call.on("end", () => resolve(messages));
+      call.on("error", (error: ServiceError) => reject(this.#error(error)));
+    });
+  }
+
+  #error(error: ServiceError): PandoError {
+    if (!isNoAnswer(error)) return fromStatus(error);
+    return new PandoError(
+      "ECLOSED",
+      `no daemon answers on ${this.socket}`,
+      { path: this.socket, hint: "pando daemon --pool PATH, or name its socket with --socket" },
+      { cause: error },
+    );
+  }
+}

@@ -1,0 +1,112 @@
+// The control interface as TypeScript sees it: the methods of pando.proto with their messages, and
+// the service definition that both ends load from the file itself. What is typed here by hand is
+// compared with the file in test/unit/protocol.test.ts.
+import type { MethodDefinition, ServiceDefinition } from "@grpc/grpc-js";
+import { loadSync } from "@grpc/proto-loader";
+import { assert } from "../base/assert.js";
+import { packagePath } from "../base/package-path.js";
+
+export interface PoolMessage {
+  uuid: string;
+  path: string;
+  blockSizeBytes: number;
+  sizeBytes: number;
+  usedBytes: number;
+  freeBytes: number;
+  volumes: number;
+  snapshots: number;
+  layers: number;
+  reclaiming: number;
+  failure: string;
+  journal: { sizeBytes: number; usedBytes: number } | null;
+  counters: Record<string, number>;
+}
+
+export interface CheckReportMessage {
+  clean: boolean;
+  problems: string[];
+  layers: number;
+  indexBlocks: number;
+  ownedBlocks: number;
+}
+
+export interface OriginMessage {
+  volume: string;
+  snapshot: string;
+}
+
+export interface VolumeMessage {
+  name: string;
+  uuid: string;
+  sizeBytes: number;
+  ownBytes: number;
+  sharedBytes: number;
+  origin: OriginMessage | null;
+  createdAt: string;
+  allowedHosts: string[];
+  sessions: { frontEnd: string; hostNqn: string; count: number }[];
+  nqn: string;
+  addresses: { traddr: string; trsvcid: string }[];
+  nbdUri: string;
+}
+
+export interface SnapshotMessage {
+  volume: string;
+  name: string;
+  uuid: string;
+  sizeBytes: number;
+  createdAt: string;
+}
+
+type Empty = Record<string, never>;
+type ByName = { name: string };
+type BySnapshot = { volume: string; snapshot: string };
+type ByHost = { volume: string; hostNqn: string };
+
+/** Answered with one message. */
+export interface UnaryMethods {
+  GetPool: { request: Empty; response: PoolMessage };
+  CheckPool: { request: Empty; response: CheckReportMessage };
+  CreateVolume: { request: { name: string; sizeBytes: number }; response: VolumeMessage };
+  GetVolume: { request: ByName; response: VolumeMessage };
+  DeleteVolume: { request: ByName; response: Empty };
+  ResizeVolume: { request: { name: string; sizeBytes: number }; response: VolumeMessage };
+  CloneVolume: { request: { source: OriginMessage | null; name: string }; response: VolumeMessage };
+  CreateSnapshot: { request: BySnapshot; response: SnapshotMessage };
+  DeleteSnapshot: { request: BySnapshot; response: Empty };
+  AllowHost: { request: ByHost; response: VolumeMessage };
+  DenyHost: { request: ByHost; response: VolumeMessage };
+}
+
+/** Answered with a stream: a pool can have a million volumes. */
+export interface StreamMethods {
+  ListVolumes: { request: Empty; response: VolumeMessage };
+  ListSnapshots: { request: { volume: string }; response: SnapshotMessage };
+}
+
+export type UnaryName = keyof UnaryMethods;
+export type StreamName = keyof StreamMethods;
+
+const SERVICE = "pando.v1.Pando";
+
+function load(): ServiceDefinition {
+  // Numbers: no size here comes near 2^53. `defaults`: an absent field is there with its default, a
+  // message as null.
+  const loaded = loadSync(packagePath("engine/serve/proto/pando/v1/pando.proto"), {
+    longs: Number,
+    defaults: true,
+  });
+  const service = loaded[SERVICE];
+  assert(service !== undefined && !("format" in service), `${SERVICE} is not in pando.proto`);
+  return service as ServiceDefinition;
+}
+
+export const service: ServiceDefinition = load();
+
+export function method<Request, Response>(
+  name: UnaryName | StreamName,
+): MethodDefinition<Request, Response> {
+  const definition = service[name];
+  assert(definition !== undefined, `${name} is not in pando.proto`);
+  return definition as MethodDefinition<Request, Response>;
+}

@@ -1,0 +1,251 @@
+// The control server: gRPC on a Unix socket, in front of a PoolService. Checks arguments, calls the
+// pool, translates; decides nothing. There is no listener on TCP.
+import {
+  type handleServerStreamingCall,
+  type handleUnaryCall,
+  Server,
+  ServerCredentials,
+  type ServerWritableStream,
+  type UntypedServiceImplementation,
+} from "@grpc/grpc-js";
+import { AssertionError } from "../base/assert.js";
+import { isPandoError, PandoError } from "../base/errors.js";
+import type { Log } from "../base/log.js";
+import { requireName } from "../base/name.js";
+import { checkHostNqn } from "../base/nqn.js";
+import { checkWholeBlocks } from "../base/size.js";
+import type { PoolService, VolumeInfo } from "../core/api.js";
+import {
+  type StreamMethods,
+  type StreamName,
+  service,
+  type UnaryMethods,
+  type UnaryName,
+} from "./protocol.js";
+import { bindPrivately, prepareSocket, removeSocket } from "./socket.js";
+import { asPandoError, toStatus } from "./status.js";
+import {
+  fromOriginMessage,
+  type Places,
+  toPoolMessage,
+  toVolumeMessage,
+  viewVolume,
+} from "./view.js";
+
+type UnaryHandlers = {
+  [M in UnaryName]: (request: UnaryMethods[M]["request"]) => Promise<UnaryMethods[M]["response"]>;
+};
+
+type StreamHandlers = {
+  [M in StreamName]: (
+    request: StreamMethods[M]["request"],
+  ) => Promise<Iterable<StreamMethods[M]["response"]>>;
+};
+
+export interface ControlServer {
+  /** Refuses new calls, lets those in progress end (for a bounded time), removes the socket. */
+  close(): Promise<void>;
+}
+
+const CLOSE_TIMEOUT_MS = 5000;
+
+export async function startControlServer(options: {
+  pool: PoolService;
+  socket: string;
+  places: Places;
+  log: Log;
+}): Promise<ControlServer> {
+  const { pool, socket, places, log } = options;
+  const { blockSizeBytes } = await pool.info();
+  const unary = unaryHandlers(pool, places, blockSizeBytes);
+  const stream = streamHandlers(pool, places);
+  const implementation: UntypedServiceImplementation = {};
+  for (const name of Object.keys(unary) as UnaryName[]) {
+    implementation[name] = serveUnary(name, unary, log);
+  }
+  for (const name of Object.keys(stream) as StreamName[]) {
+    implementation[name] = serveStream(name, stream, log);
+  }
+  const server = new Server();
+  server.addService(service, implementation);
+  await prepareSocket(socket);
+  await bindPrivately(socket, () => bind(server, socket));
+  return {
+    async close() {
+      await shutDown(server);
+      removeSocket(socket);
+    },
+  };
+}
+
+function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number): UnaryHandlers {
+  const reply = (volume: VolumeInfo) => toVolumeMessage(viewVolume(volume, places));
+  const checkSize = (sizeBytes: number) => {
+    if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0) {
+      throw new PandoError("EINVAL", `${sizeBytes} is not a size`, { field: "size" });
+    }
+    checkWholeBlocks({ sizeBytes, blockSizeBytes, field: "size" });
+  };
+  return {
+    GetPool: async () => toPoolMessage(await pool.info()),
+    CheckPool: () => pool.check(),
+    CreateVolume: async ({ name, sizeBytes }) => {
+      requireName(name, "volume");
+      checkSize(sizeBytes);
+      return reply(await pool.createVolume(name, sizeBytes));
+    },
+    GetVolume: async ({ name }) => {
+      requireName(name, "volume");
+      return reply(await pool.getVolume(name));
+    },
+    DeleteVolume: async ({ name }) => {
+      requireName(name, "volume");
+      await pool.deleteVolume(name);
+      return {};
+    },
+    ResizeVolume: async ({ name, sizeBytes }) => {
+      requireName(name, "volume");
+      checkSize(sizeBytes);
+      return reply(await pool.resizeVolume(name, sizeBytes));
+    },
+    CloneVolume: async ({ source, name }) => {
+      if (source === null) {
+        throw new PandoError("EINVAL", "a clone needs a source", { field: "source" });
+      }
+      const origin = fromOriginMessage(source);
+      requireName(origin.volume, "volume");
+      if (origin.snapshot !== null) requireName(origin.snapshot, "snapshot");
+      requireName(name, "volume");
+      return reply(await pool.cloneVolume(origin, name));
+    },
+    CreateSnapshot: ({ volume, snapshot }) => {
+      requireName(volume, "volume");
+      requireName(snapshot, "snapshot");
+      return pool.createSnapshot(volume, snapshot);
+    },
+    DeleteSnapshot: async ({ volume, snapshot }) => {
+      requireName(volume, "volume");
+      requireName(snapshot, "snapshot");
+      await pool.deleteSnapshot(volume, snapshot);
+      return {};
+    },
+    AllowHost: async ({ volume, hostNqn }) => {
+      requireName(volume, "volume");
+      checkHostNqn(hostNqn);
+      return reply(await pool.allowHost(volume, hostNqn));
+    },
+    DenyHost: async ({ volume, hostNqn }) => {
+      requireName(volume, "volume");
+      checkHostNqn(hostNqn);
+      return reply(await pool.denyHost(volume, hostNqn));
+    },
+  };
+}
+
+function streamHandlers(pool: PoolService, places: Places): StreamHandlers {
+  return {
+    ListVolumes: async () => {
+      const volumes = await pool.listVolumes();
+      return mapLazily(volumes, (volume) => toVolumeMessage(viewVolume(volume, places)));
+    },
+    ListSnapshots: async ({ volume }) => {
+      if (volume === "") return await pool.listSnapshots();
+      requireName(volume, "volume");
+      return await pool.listSnapshots(volume);
+    },
+  };
+}
+
+function serveUnary<M extends UnaryName>(
+  name: M,
+  handlers: UnaryHandlers,
+  log: Log,
+): handleUnaryCall<UnaryMethods[M]["request"], UnaryMethods[M]["response"]> {
+  const handle = handlers[name];
+  return async (call, callback) => {
+    try {
+      const response = await handle(call.request);
+      log.debug({ method: name }, "served");
+      callback(null, response);
+    } catch (error) {
+      callback(toStatus(report(name, error, log)));
+    }
+  };
+}
+
+function serveStream<M extends StreamName>(
+  name: M,
+  handlers: StreamHandlers,
+  log: Log,
+): handleServerStreamingCall<StreamMethods[M]["request"], StreamMethods[M]["response"]> {
+  const handle = handlers[name];
+  return async (call) => {
+    try {
+      for (const message of await handle(call.request)) {
+        if (call.cancelled) return;
+        if (!call.write(message)) await drained(call);
+      }
+      log.debug({ method: name }, "served");
+      call.end();
+    } catch (error) {
+      call.emit("error", toStatus(report(name, error, log)));
+    }
+  };
+}
+
+function report(method: string, thrown: unknown, log: Log): PandoError {
+  // What is not an error of ours is a bug; its stack goes to the log, its sentence to the caller.
+  if (isPandoError(thrown)) log.info({ method, err: thrown }, "refused");
+  else log.error({ method, err: thrown }, "internal error");
+  // A broken invariant stops the daemon, as soon as the caller has its answer.
+  if (thrown instanceof AssertionError) {
+    setImmediate(() => {
+      throw thrown;
+    });
+  }
+  return asPandoError(thrown);
+}
+
+function drained<Request, Response>(call: ServerWritableStream<Request, Response>): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      call.off("drain", done);
+      call.off("cancelled", done);
+      resolve();
+    };
+    call.once("drain", done);
+    call.once("cancelled", done);
+  });
+}
+
+function* mapLazily<From, To>(items: Iterable<From>, change: (item: From) => To): Iterable<To> {
+  for (const item of items) yield change(item);
+}
+
+function bind(server: Server, socket: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.bindAsync(`unix:${socket}`, ServerCredentials.createInsecure(), (error) => {
+      if (error === null) resolve();
+      else {
+        reject(
+          new PandoError(
+            "EPERM",
+            `cannot listen on ${socket}: ${error.message}`,
+            { path: socket, hint: "choose another place with --socket" },
+            { cause: error },
+          ),
+        );
+      }
+    });
+  });
+}
+
+function shutDown(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => server.forceShutdown(), CLOSE_TIMEOUT_MS);
+    server.tryShutdown(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}

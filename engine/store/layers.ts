@@ -1,0 +1,194 @@
+// Layers in the store: their records, the tree they form, and which of them are waiting to be
+// reclaimed. Operations on plain data inside a caller's transaction; what they change together
+// (record, children, reclaim) is in step afterwards.
+//
+// Invariants: only frozen and hidden layers have children; a dead layer has none; `reclaim` names
+// exactly the hidden and the dead; a parent's id is below its children's, so that walking up ends;
+// ids and storage keys are never used again.
+import { assert } from "../base/assert.js";
+import { PandoError } from "../base/errors.js";
+import {
+  childKey,
+  decodeChildKey,
+  decodeLayerKey,
+  layerKey,
+  META_IDS,
+  META_LINEAGE,
+  rangeOf,
+} from "./codec-keys.js";
+import {
+  idsRecord,
+  type LayerRecord,
+  layerRecord,
+  lineageRecord,
+  type ReclaimRecord,
+  reclaimRecord,
+} from "./codec-records.js";
+import type { StoreReader, StoreTransaction } from "./store.js";
+
+export interface LayerEntry {
+  id: number;
+  record: LayerRecord;
+}
+
+const EMPTY = new Uint8Array(0);
+
+export function findLayer(reader: StoreReader, id: number): LayerRecord | undefined {
+  const key = layerKey(id);
+  const value = reader.get("layers", key);
+  return value === undefined ? undefined : layerRecord.decode("layers", key, value);
+}
+
+/** ECORRUPT if it is not there: whoever names a layer keeps it alive. */
+export function getLayer(reader: StoreReader, id: number): LayerRecord {
+  const record = findLayer(reader, id);
+  if (record !== undefined) return record;
+  throw new PandoError("ECORRUPT", `store: layer ${id} has no record`, { layer: id });
+}
+
+export function listLayers(reader: StoreReader): LayerEntry[] {
+  return reader.range("layers", {}).map(({ key, value }) => ({
+    id: decodeLayerKey(key),
+    record: layerRecord.decode("layers", key, value),
+  }));
+}
+
+export function putLayer(txn: StoreTransaction, id: number, record: LayerRecord): void {
+  const key = layerKey(id);
+  const old = findLayer(txn, id);
+  const moved = old !== undefined && (old.parent !== record.parent || old.key !== record.key);
+  if (moved) countLineageChange(txn);
+  txn.put("layers", key, layerRecord.encode(key, record));
+}
+
+export function listChildren(reader: StoreReader, id: number): number[] {
+  return reader.range("children", rangeOf(id)).map(({ key }) => decodeChildKey(key).child);
+}
+
+export function hasChildren(reader: StoreReader, id: number): boolean {
+  return reader.range("children", { ...rangeOf(id), limit: 1 }).length > 0;
+}
+
+/** A new live layer without index blocks, on a frozen or hidden parent or on none. */
+export function createLayer(txn: StoreTransaction, parent: number | null): LayerEntry {
+  const id = takeLayerId(txn);
+  if (parent !== null) {
+    const state = getLayer(txn, parent).state;
+    assert(state === "frozen" || state === "hidden", `layer ${parent} is ${state}: no children`);
+    assert(parent < id, "a parent's id is below its children's");
+    txn.put("children", childKey(parent, id), EMPTY);
+  }
+  const record: LayerRecord = {
+    parent,
+    state: "live",
+    key: id,
+    indexBlocks: 0,
+    ownedBlocks: 0,
+    mappedDelta: 0,
+  };
+  putLayer(txn, id, record);
+  return { id, record };
+}
+
+/** A live layer becomes a snapshot's: it takes no more writes and may have children. */
+export function freezeLayer(txn: StoreTransaction, id: number): void {
+  const record = getLayer(txn, id);
+  assert(record.state === "live", `layer ${id} is ${record.state}, not live`);
+  putLayer(txn, id, { ...record, state: "frozen" });
+}
+
+/**
+ * Nobody's any more (its volume or snapshot was deleted): hidden if it has children, else dead.
+ * `since` is the time of it.
+ */
+export function abandonLayer(txn: StoreTransaction, id: number, since: string): void {
+  const record = getLayer(txn, id);
+  assert(record.state === "live" || record.state === "frozen", `layer ${id} is ${record.state}`);
+  const state = hasChildren(txn, id) ? "hidden" : "dead";
+  putLayer(txn, id, { ...record, state });
+  const key = layerKey(id);
+  txn.put("reclaim", key, reclaimRecord.encode(key, { since }));
+}
+
+/**
+ * Removes the record of a dead layer, after verifying that no index block is left under its key.
+ * Its parent dies with its last child if it is hidden; the parent's id is returned then.
+ */
+export function removeLayer(txn: StoreTransaction, id: number): { parentDied: number | null } {
+  const record = getLayer(txn, id);
+  assert(record.state === "dead", `layer ${id} is ${record.state}, not dead`);
+  assert(!hasChildren(txn, id), `layer ${id} has children`);
+  const left = rangeOf(record.key);
+  const indexBlocks = txn.range("index", { ...left, limit: 1 }).length;
+  const pieces = txn.range("spans", { ...left, limit: 1 }).length;
+  assert(indexBlocks === 0 && pieces === 0, `layer ${id} still has index blocks`);
+  txn.remove("layers", layerKey(id));
+  txn.remove("reclaim", layerKey(id));
+  const parent = record.parent;
+  if (parent === null) return { parentDied: null };
+  assert(txn.remove("children", childKey(parent, id)), `layer ${id} was not its parent's child`);
+  const parentRecord = getLayer(txn, parent);
+  if (parentRecord.state !== "hidden" || hasChildren(txn, parent)) return { parentDied: null };
+  putLayer(txn, parent, { ...parentRecord, state: "dead" });
+  return { parentDied: parent };
+}
+
+/** Hidden and dead layers, with the time of their deletion. */
+export function listReclaim(reader: StoreReader): ({ id: number } & ReclaimRecord)[] {
+  return reader.range("reclaim", {}).map(({ key, value }) => ({
+    id: decodeLayerKey(key),
+    ...reclaimRecord.decode("reclaim", key, value),
+  }));
+}
+
+/**
+ * The number of changes of span sets, parents and storage keys so far. A reader that remembers any
+ * of these compares it, in the same read transaction in which it uses them.
+ */
+export function lineageChanges(reader: StoreReader): number {
+  const value = reader.get("meta", META_LINEAGE);
+  return value === undefined ? 0 : lineageRecord.decode("meta", META_LINEAGE, value).changes;
+}
+
+export function countLineageChange(txn: StoreTransaction): void {
+  const changes = lineageChanges(txn) + 1;
+  txn.put("meta", META_LINEAGE, lineageRecord.encode(META_LINEAGE, { changes }));
+}
+
+/**
+ * How many slots the layer sees mapped, inherited ones included: the sum along its line. `memo`
+ * serves a whole listing; `pending` has what a layer adds that the store does not count yet.
+ */
+export function mappedBlocks(
+  reader: StoreReader,
+  id: number,
+  memo: Map<number, number> = new Map(),
+  pending: ReadonlyMap<number, number> = new Map(),
+): number {
+  const line: LayerEntry[] = [];
+  let total = 0;
+  for (let at: number | null = id; at !== null; ) {
+    const known = memo.get(at);
+    if (known !== undefined) {
+      total = known;
+      break;
+    }
+    const record = getLayer(reader, at);
+    line.push({ id: at, record });
+    at = record.parent;
+  }
+  for (const entry of line.reverse()) {
+    total += entry.record.mappedDelta + (pending.get(entry.id) ?? 0);
+    memo.set(entry.id, total);
+  }
+  return total;
+}
+
+function takeLayerId(txn: StoreTransaction): number {
+  const value = txn.get("meta", META_IDS);
+  if (value === undefined) throw new PandoError("ECORRUPT", "store: meta has no ids");
+  const ids = idsRecord.decode("meta", META_IDS, value);
+  const next = { nextLayer: ids.nextLayer + 1 };
+  txn.put("meta", META_IDS, idsRecord.encode(META_IDS, next));
+  return ids.nextLayer;
+}

@@ -1,0 +1,203 @@
+// The store on LMDB. A transaction's function runs on the main thread; its commit, with the syncs,
+// runs on LMDB's own thread, so that the main thread never waits for a disk. Visible and durable
+// come together here (overlappingSync is off): a promise of transact() settles after the meta page
+// is on the disk.
+//
+// Each change runs as a child transaction: if it throws, it alone is rolled back, though LMDB may
+// commit it together with others that were waiting.
+import { open as openFile, statfs } from "node:fs/promises";
+import { assert } from "../base/assert.js";
+import { PandoError } from "../base/errors.js";
+import { type BinaryDatabase, type Environment, openEnvironment } from "./lmdb-environment.js";
+import { environmentFile, reserveEnvironmentFile } from "./lmdb-file.js";
+import type { Entry, RangeOptions, Space, Store, StoreTransaction } from "./store.js";
+
+/**
+ * Opens the store in `directory`; refuses a missing or truncated file, or, with `create`, one that
+ * is there.
+ */
+export function openLmdbStore(
+  directory: string,
+  options: { create: boolean } = { create: false },
+): LmdbStore {
+  return new LmdbStore(directory, openEnvironment(directory, options));
+}
+
+/** Reads of one environment, shared by the store and the index worker. */
+export class LmdbReader {
+  constructor(protected readonly environment: Environment) {}
+
+  get(space: Space, key: Uint8Array): Uint8Array | undefined {
+    return this.database(space).getBinary(asBuffer(key));
+  }
+
+  range(space: Space, options: RangeOptions): Entry[] {
+    const bounds: { start?: Buffer; end?: Buffer; limit?: number } = {};
+    if (options.start !== undefined) bounds.start = asBuffer(options.start);
+    if (options.end !== undefined) bounds.end = asBuffer(options.end);
+    if (options.limit !== undefined) bounds.limit = options.limit;
+    return Array.from(this.database(space).getRange(bounds), ({ key, value }) => ({ key, value }));
+  }
+
+  count(space: Space): number {
+    return (this.database(space).getStats() as { entryCount: number }).entryCount;
+  }
+
+  /** From now on reads see what is visible now. Until then they may see an older state. */
+  refresh(): void {
+    this.environment.root.resetReadTxn();
+  }
+
+  protected database(space: Space): BinaryDatabase {
+    return this.environment.databases[space];
+  }
+}
+
+class LmdbTransaction extends LmdbReader implements StoreTransaction {
+  #active = true;
+
+  end(): void {
+    this.#active = false;
+  }
+
+  put(space: Space, key: Uint8Array, value: Uint8Array): void {
+    this.database(space).putSync(asBuffer(key), asBuffer(value));
+  }
+
+  remove(space: Space, key: Uint8Array): boolean {
+    return this.database(space).removeSync(asBuffer(key));
+  }
+
+  protected override database(space: Space): BinaryDatabase {
+    assert(this.#active, "a transaction is used while it runs only");
+    return super.database(space);
+  }
+}
+
+export class LmdbStore extends LmdbReader implements Store {
+  readonly #directory: string;
+  #closed = false;
+  /** While LMDB has used less than this of its file, the file is long enough; see lmdb-file.ts. */
+  #reservedTo = 0;
+
+  constructor(directory: string, environment: Environment) {
+    super(environment);
+    this.#directory = directory;
+    this.#reserve();
+  }
+
+  async transact<T>(change: (txn: StoreTransaction) => T): Promise<T> {
+    this.#assertOpen();
+    const txn = new LmdbTransaction(this.environment);
+    let thrown: { error: unknown } | undefined;
+    try {
+      const result = await this.environment.root.childTransaction(() => {
+        try {
+          const value = change(txn);
+          assert(!(value instanceof Promise), "a transaction's function is synchronous");
+          return value;
+        } catch (error) {
+          thrown = { error };
+          throw error;
+        } finally {
+          txn.end();
+        }
+      });
+      this.#reserve();
+      return result;
+    } catch (error) {
+      if (thrown !== undefined && !isStoreFailure(thrown.error)) throw thrown.error;
+      throw await this.#storeError(error);
+    } finally {
+      if (!this.#closed) this.refresh();
+    }
+  }
+
+  async sync(): Promise<void> {
+    this.#assertOpen();
+    // Not through LMDB: what a killed process left in the page cache is the file's, whoever wrote
+    // it.
+    const file = await openFile(environmentFile(this.#directory), "r+");
+    try {
+      await file.datasync();
+    } catch (cause) {
+      throw await this.#storeError(cause);
+    } finally {
+      await file.close();
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.environment.root.close();
+  }
+
+  protected override database(space: Space): BinaryDatabase {
+    this.#assertOpen();
+    return super.database(space);
+  }
+
+  #assertOpen(): void {
+    if (!this.#closed) return;
+    throw new PandoError("ECLOSED", `store: ${this.#directory} is closed`, {
+      path: this.#directory,
+    });
+  }
+
+  #reserve(): void {
+    const stats = statsOf(this.environment);
+    const used = (stats.lastPageNumber + 1) * stats.pageSize;
+    if (used <= this.#reservedTo) return;
+    this.#reservedTo = reserveEnvironmentFile(this.#directory, used);
+  }
+
+  /** LMDB reports a write that was cut short for want of space as EIO. */
+  async #fileSystemIsFull(): Promise<boolean> {
+    const { bavail, bsize } = await statfs(this.#directory);
+    return bavail * bsize < FULL_BYTES;
+  }
+
+  /** LMDB rejects with "Commit failed"; the reason is a promise beside it. */
+  async #storeError(error: unknown): Promise<PandoError> {
+    let cause = error;
+    if (error instanceof Error && "commitError" in error) {
+      cause = await Promise.resolve(error.commitError).then(
+        () => error,
+        (reason: unknown) => reason,
+      );
+    }
+    const message = cause instanceof Error ? cause.message : String(cause);
+    const full = NO_SPACE.test(message) || (await this.#fileSystemIsFull());
+    return new PandoError(
+      full ? "ENOSPC" : "EIO",
+      `store: a commit to ${environmentFile(this.#directory)} failed: ${message}`,
+      { path: environmentFile(this.#directory) },
+      { cause },
+    );
+  }
+}
+
+/** With less than this free, a failed write has failed for want of space. */
+const FULL_BYTES = 64 * 1024;
+const NO_SPACE = /ENOSPC|No space left|MDB_MAP_FULL|EDQUOT|quota/i;
+
+interface EnvironmentStats {
+  pageSize: number;
+  lastPageNumber: number;
+}
+
+function statsOf(environment: Environment): EnvironmentStats {
+  return environment.root.getStats() as EnvironmentStats;
+}
+
+/** An error of LMDB's own out of a put or get, as against one of the caller's. */
+function isStoreFailure(error: unknown): boolean {
+  return error instanceof Error && "code" in error && typeof error.code === "number";
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes)
+    ? bytes
+    : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

@@ -1,0 +1,134 @@
+// Front ends as JavaScript sees them. They live on the reactor thread, beside the volumes that they
+// serve.
+#include "front_end_calls.h"
+
+#include <cerrno>
+#include <stdexcept>
+#include <system_error>
+#include <utility>
+
+#include "args.h"
+#include "engine.h"
+#include "volume.h"
+
+namespace pando {
+namespace {
+
+/// Listening sockets need a reactor with a thread.
+std::shared_ptr<Engine> live_engine_arg(Args& args) {
+  auto engine = engine_arg(args);
+  if (engine != nullptr && engine->simulated()) {
+    args.fail("pool", "a pool that is not simulated");
+    return nullptr;
+  }
+  return engine;
+}
+
+/// Runs `listen`, which throws, on the reactor; settles with the number it gives.
+Napi::Value listen_promise(const Args& args, const std::shared_ptr<Engine>& engine,
+                           std::string what, std::function<uint64_t(Engine&)> listen) {
+  return make_promise(args.env(), engine, [=](const Settle& settle) {
+    try {
+      const uint64_t result = listen(*engine);
+      settle(0, "", [result](Napi::Env env) -> Napi::Value { return to_js_number(env, result); });
+    } catch (const std::system_error& error) {
+      settle(error.code().value(), what, nullptr);
+    } catch (const std::invalid_argument& error) {
+      settle(EINVAL, error.what(), nullptr);
+    }
+  });
+}
+
+/// nbdListen(pool, path): Promise
+Napi::Value NbdListen(const Napi::CallbackInfo& info) {
+  Args args(info, "nbdListen");
+  const auto engine = live_engine_arg(args);
+  const std::string path = args.string(1, "path");
+  if (!args.ok()) return args.env().Undefined();
+  return listen_promise(args, engine, "listen on " + path, [path](Engine& self) {
+    auto server = std::make_unique<NbdServer>(self.reactor(), self, path);
+    server->start();
+    self.nbd = std::move(server);
+    return uint64_t{0};
+  });
+}
+
+/// targetListen(pool, {address, port, advertisedAddress, advertisedPort}): Promise<port>
+Napi::Value TargetListen(const Napi::CallbackInfo& info) {
+  Args args(info, "targetListen");
+  const auto engine = live_engine_arg(args);
+  const Napi::Object from = args.object(1, "options");
+  nvme::TargetOptions options;
+  options.address = args.string_field(from, "address");
+  options.port = static_cast<uint16_t>(args.number_field(from, "port"));
+  options.advertised_address = args.string_field(from, "advertisedAddress");
+  options.advertised_port = static_cast<uint16_t>(args.number_field(from, "advertisedPort"));
+  if (!args.ok()) return args.env().Undefined();
+  const std::string place = options.address + " port " + std::to_string(options.port);
+  return listen_promise(args, engine, "listen on " + place, [options](Engine& self) {
+    auto target = std::make_unique<nvme::Target>(self.reactor(), self, options);
+    target->start();
+    self.target = std::move(target);
+    return uint64_t{self.target->port()};
+  });
+}
+
+/// frontEndsStop(pool): Promise, when the last connection has gone and the last volume is let go
+Napi::Value FrontEndsStop(const Napi::CallbackInfo& info) {
+  Args args(info, "frontEndsStop");
+  const auto engine = live_engine_arg(args);
+  if (!args.ok()) return args.env().Undefined();
+  return make_promise(args.env(), engine, [engine](const Settle& settle) {
+    engine->stop_front_ends([settle] { settle(0, "", nullptr); });
+  });
+}
+
+/// targetDisconnect(pool, subsystemNqn, hostNqn): ends what the host has there, at once
+Napi::Value TargetDisconnect(const Napi::CallbackInfo& info) {
+  Args args(info, "targetDisconnect");
+  const auto engine = live_engine_arg(args);
+  const std::string subsystem = args.string(1, "subsystemNqn");
+  const std::string host = args.string(2, "hostNqn");
+  if (!args.ok()) return args.env().Undefined();
+  engine->on_reactor([engine, subsystem, host] {
+    if (engine->target != nullptr) engine->target->disconnect(subsystem, host);
+  });
+  return args.env().Undefined();
+}
+
+/// targetVolumeChanged(pool, volume): its size has changed, hosts are told to look again
+Napi::Value TargetVolumeChanged(const Napi::CallbackInfo& info) {
+  Args args(info, "targetVolumeChanged");
+  const auto engine = live_engine_arg(args);
+  const uint64_t id = args.number(1, "volume");
+  if (!args.ok()) return args.env().Undefined();
+  engine->on_reactor([engine, id] {
+    const Volume* volume = engine->pool().find_volume(id);
+    if (engine->target != nullptr && volume != nullptr) engine->target->volume_changed(volume);
+  });
+  return args.env().Undefined();
+}
+
+/// targetExportsChanged(pool): discovery lists something else now
+Napi::Value TargetExportsChanged(const Napi::CallbackInfo& info) {
+  Args args(info, "targetExportsChanged");
+  const auto engine = live_engine_arg(args);
+  if (!args.ok()) return args.env().Undefined();
+  engine->on_reactor([engine] {
+    if (engine->target != nullptr) engine->target->exports_changed();
+  });
+  return args.env().Undefined();
+}
+
+}  // namespace
+
+void register_front_end_calls(Napi::Env env, Napi::Object exports) {
+  exports.Set("nbdListen", Napi::Function::New(env, NbdListen));
+  exports.Set("targetListen", Napi::Function::New(env, TargetListen));
+  exports.Set("frontEndsStop", Napi::Function::New(env, FrontEndsStop));
+  exports.Set("targetDisconnect", Napi::Function::New(env, TargetDisconnect));
+  exports.Set("targetVolumeChanged", Napi::Function::New(env, TargetVolumeChanged));
+  exports.Set("targetExportsChanged", Napi::Function::New(env, TargetExportsChanged));
+}
+
+}  // namespace pando

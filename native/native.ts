@@ -1,0 +1,351 @@
+// The only file that knows the addon. Types its surface, loads it, and refuses one that was built
+// for other constants. Which message means what, who owns what before and after it, and in which
+// order: the table in ARCHITECTURE.md.
+import { createRequire } from "node:module";
+import { assert } from "../engine/base/assert.js";
+import { INDEX_BLOCK_BYTES, SECTOR_BYTES, SLOTS_PER_SPAN } from "../engine/base/constants.js";
+import { PandoError } from "../engine/base/errors.js";
+
+/** Bumped whenever a function of the surface changes. */
+const ABI_VERSION = 1;
+
+export interface Abi {
+  version: number;
+  sectorBytes: number;
+  slotsPerSpan: number;
+  indexBlockBytes: number;
+}
+
+/**
+ * A question from the data path: the nearest index block of `span`, from `layer` towards the root.
+ */
+export interface IndexRequest {
+  token: number;
+  layer: number;
+  span: number;
+}
+
+export interface DeviceInfo {
+  sizeBytes: number;
+  blockDevice: boolean;
+  /** Bytes that survive a power cut whole or not at all: 512 or 4096. */
+  atomicUnit: number;
+  volatileCache: boolean;
+}
+
+export interface PendingDiskOp {
+  kind: "read" | "write" | "write-durable" | "flush";
+  offset: number;
+  length: number;
+}
+
+/** Which unflushed atomic units a simulated power cut keeps. */
+export const SURVIVORS = { none: 0, all: 1, completed: 2, random: 3 } as const;
+
+export interface PoolOpenOptions {
+  blockSizeBytes: number;
+  dataOffsetBytes: number;
+  dataBlocks: number;
+  indexCacheBytes: number;
+  /** Dirty index blocks that call for a checkpoint. */
+  dirtyLimit: number;
+  /** Fewer lent blocks than this call for more. */
+  extentsLowBlocks: number;
+  journalOffsetBytes: number;
+  journalBlocks: number;
+  nextSequence: number;
+  epoch: number;
+  uuid: Uint8Array;
+  /** Changes whenever the machine starts anew. */
+  bootId: string;
+  /** A file, made anew, whose memory outlives the process; unused in a simulation. */
+  sharedPath: string;
+}
+
+export type FrontEnd = "nbd" | "nvme-tcp";
+
+/** What the data path says of its own accord, in the order in which it happened. */
+export type PoolEvent =
+  | { type: "extents"; waiting: boolean }
+  | { type: "checkpoint"; reason: string }
+  /** Pairs of first block and count: they may be written again. */
+  | { type: "freed"; runs: Uint32Array }
+  | { type: "failed"; code: string; what: string }
+  /** Simulation only; otherwise the index service's thread is asked. */
+  | { type: "index"; token: number; layer: number; span: number }
+  | {
+      type: "open";
+      token: number;
+      frontEnd: FrontEnd;
+      name: string;
+      hostNqn: string;
+      peer: string;
+    }
+  | { type: "close"; frontEnd: FrontEnd; volume: number; hostNqn: string }
+  | { type: "list"; token: number; frontEnd: FrontEnd; hostNqn: string };
+
+export interface VolumeOpenOptions {
+  id: number;
+  name: string;
+  uuid: Uint8Array;
+  sizeBytes: number;
+  readOnly: boolean;
+  /** Layer ids from the live layer to the root. */
+  lineage: number[];
+  /**
+   * The live layer was made in this process and has not been opened before: the store has nothing
+   * of it.
+   */
+  bornHere: boolean;
+}
+
+export interface LayerDelta {
+  layer: number;
+  owned: number;
+  mapped: number;
+}
+
+export interface CheckpointStart {
+  /** What the new tail will be. */
+  tail: number;
+  dirty: number;
+  /** Triples of first block, count, 1 (allocated) or 0 (freed), since the old tail, in order. */
+  changes: Uint32Array;
+}
+
+export interface CheckpointBatch {
+  layers: number[];
+  spans: number[];
+  /** INDEX_BLOCK_BYTES each. */
+  blocks: Uint8Array;
+}
+
+export const IO_OP = { read: 0, write: 1, flush: 2, discard: 3, writeZeroes: 4, map: 5 } as const;
+
+export type IoStatus =
+  | "ok"
+  | "io-error"
+  | "no-space"
+  | "out-of-range"
+  | "invalid"
+  | "read-only"
+  | "closed";
+
+export interface IoResult {
+  status: IoStatus;
+  /** Reads: what was read. */
+  data: Uint8Array;
+  /** Maps: the range, in order. */
+  extents: { lengthBytes: number; data: boolean }[];
+}
+
+export const LOAD_PATTERN = {
+  read: 0,
+  write: 1,
+  randread: 2,
+  randwrite: 3,
+  randrw: 4,
+} as const;
+
+export interface LoadOptions {
+  /** One of LOAD_PATTERN. */
+  pattern: number;
+  /** randrw only. */
+  readPercent: number;
+  blockBytes: number;
+  depth: number;
+  /** From the volume's start; 0: all of it. */
+  regionBytes: number;
+  /** Whichever of the two is reached first; 0: no limit. */
+  durationMs: number;
+  opCount: number;
+  /** Writes between flushes; 0: never. */
+  flushEvery: number;
+  seed: number;
+  verify: boolean;
+}
+
+export interface LoadLane {
+  ops: number;
+  bytes: number;
+  latency: { p50Us: number; p90Us: number; p99Us: number; p999Us: number; maxUs: number };
+}
+
+export interface LoadResult {
+  seconds: number;
+  iops: number;
+  reads: LoadLane;
+  writes: LoadLane;
+  flushes: LoadLane;
+  errors: number;
+  verifyErrors: number;
+  verifiedBlocks: number;
+}
+
+export interface TargetListenOptions {
+  /** Numeric, IPv4 or IPv6. */
+  address: string;
+  /** 0: any that is free. */
+  port: number;
+  advertisedAddress: string;
+  advertisedPort: number;
+}
+
+/** How an open request of a front end is answered. */
+export const OPEN_STATUS = { ok: 0, notFound: 1, denied: 2, busy: 3, error: 4 } as const;
+
+export interface Addon {
+  abi(): Abi;
+  /** CRC32C of `data`, continuing from `seed` (0 to start). */
+  crc32c(data: Uint8Array, seed?: number): number;
+
+  // Data devices, by handle. Synchronous; errors carry the errno's name as `code`.
+  /** Opens and locks it; EAGAIN if another process has the lock. */
+  deviceOpen(path: string): number;
+  deviceInfo(device: number): DeviceInfo;
+  deviceRead(device: number, offsetBytes: number, lengthBytes: number): Uint8Array;
+  deviceFlush(device: number): void;
+  deviceClose(device: number): void;
+  /**
+   * Makes a file of `bytes` bytes with every block allocated, reading as zeroes; it may exist,
+   * empty.
+   */
+  preallocate(path: string, bytes: number): void;
+
+  // The simulated device; see native/src/sim_disk.h.
+  simDiskCreate(sizeBytes: number, atomicUnit: 512 | 4096): number;
+  simDiskFork(device: number): number;
+  simDiskWrite(device: number, offsetBytes: number, data: Uint8Array): void;
+  simDiskPending(device: number): PendingDiskOp[];
+  simDiskPendingCount(device: number): number;
+  simDiskComplete(device: number, index: number, errno: number, seed: number): void;
+  simDiskCutPower(device: number, survivors: number, seed: number): void;
+  simDiskKill(device: number, seed: number): void;
+  /** The memory that outlives the process; empty after a power cut. */
+  simSharedRead(device: number): Uint8Array;
+
+  // The pool.
+  poolOpen(device: number, options: PoolOpenOptions, onEvent: (event: PoolEvent) => void): number;
+  /** Its volumes are closed already; a simulated pool may be dropped in the middle of anything. */
+  poolClose(pool: number): void;
+  /**
+   * Simulation: runs what was deferred and delivers what waits for JavaScript; how many things that
+   * were.
+   */
+  poolDrain(pool: number): number;
+  /** Takes no more writes, as after a failed flush. */
+  poolPoison(pool: number, what: string): void;
+  poolStats(pool: number): Promise<Record<string, number>>;
+
+  volumeOpen(pool: number, options: VolumeOpenOptions): Promise<void>;
+  /** Settles when the volume's last request has ended. */
+  volumeClose(pool: number, volume: number): Promise<void>;
+  volumeFlush(pool: number, volume: number): Promise<void>;
+  /**
+   * Holds new writes, drains, makes everything durable. However it ends, every volume is to be
+   * thawed.
+   */
+  volumeFreeze(pool: number, volumes: number[]): Promise<void>;
+  /** A `newLayer` other than 0 becomes the live layer, a child of the one before. */
+  volumeThaw(pool: number, volume: number, newLayer: number): Promise<void>;
+  volumeResize(pool: number, volume: number, sizeBytes: number): Promise<void>;
+  /** For tests and tools; front ends never come this way. */
+  volumeIo(
+    pool: number,
+    volume: number,
+    op: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    data: Uint8Array | null,
+    fua: boolean,
+  ): Promise<IoResult>;
+  /**
+   * Of each layer of which more, or less, is owned or mapped than the store counts: how much, in
+   * blocks.
+   */
+  layerDeltas(pool: number): Promise<LayerDelta[]>;
+
+  /** Answers an "open" event: one of OPEN_STATUS, and the open volume's number if it is ok. */
+  exportsAnswerOpen(pool: number, token: number, status: number, volume: number): void;
+  /** Answers a "list" event: NQNs for nvme-tcp, volume names for nbd. */
+  exportsAnswerList(pool: number, token: number, names: string[]): void;
+
+  /** Drives an open volume from inside the process; see native/src/load_generator.h. */
+  loadRun(pool: number, volume: number, options: LoadOptions): Promise<LoadResult>;
+
+  // Front ends.
+  /** Serves every volume by its name over NBD on a Unix socket. */
+  nbdListen(pool: number, path: string): Promise<void>;
+  /** The NVMe/TCP target; settles with the port. Advertised "" and 0: what the host came to. */
+  targetListen(pool: number, options: TargetListenOptions): Promise<number>;
+  /** Settles when the last connection has gone and the last volume is let go. */
+  frontEndsStop(pool: number): Promise<void>;
+  /** Ends what the host has on the subsystem, at once; an empty host: what anybody has. */
+  targetDisconnect(pool: number, subsystemNqn: string, hostNqn: string): void;
+  /** The volume's size has changed: hosts are told to look again. */
+  targetVolumeChanged(pool: number, volume: number): void;
+  /** Discovery lists something else now. */
+  targetExportsChanged(pool: number): void;
+
+  checkpointBegin(pool: number): Promise<CheckpointStart>;
+  /** Up to `limit` more index blocks; none: that was all. */
+  checkpointTake(pool: number, limit: number): Promise<CheckpointBatch>;
+  checkpointStored(pool: number): Promise<void>;
+  checkpointEnd(pool: number, success: boolean): Promise<void>;
+
+  /**
+   * Pairs of first block and count. `exhausted`, with none: there are no more; writes that need one
+   * fail.
+   */
+  extentsLend(pool: number, runs: Uint32Array, exhausted: boolean): void;
+
+  /**
+   * The calling thread answers the data path's index misses from now on; they arrive in batches.
+   * Each is answered once, in any order.
+   */
+  indexServe(pool: number, onRequests: (requests: IndexRequest[]) => void): void;
+  /**
+   * `owner` is the layer that has `block` (INDEX_BLOCK_BYTES bytes, copied before the call
+   * returns), or 0 with null if no layer up to the root has an index block for the span. `failed`:
+   * it could not be read; the I/O fails.
+   */
+  indexAnswer(
+    pool: number,
+    token: number,
+    owner: number,
+    block: Uint8Array | null,
+    failed?: boolean,
+  ): void;
+}
+
+const require = createRequire(import.meta.url);
+
+function load(): Addon {
+  // dist/native/native.js -> build/RelWithDebInfo/pando.node
+  let addon: Addon;
+  const path = new URL("../../build/RelWithDebInfo/pando.node", import.meta.url).pathname;
+  try {
+    addon = require(path) as Addon;
+  } catch (cause) {
+    throw new PandoError(
+      "EVERSION",
+      `the native addon does not load: ${path}`,
+      {
+        path,
+        hint: "npm run build",
+      },
+      { cause },
+    );
+  }
+  const abi = addon.abi();
+  assert(
+    abi.version === ABI_VERSION,
+    `the native addon has ABI ${abi.version}, not ${ABI_VERSION}`,
+  );
+  assert(abi.sectorBytes === SECTOR_BYTES, "native sector size");
+  assert(abi.slotsPerSpan === SLOTS_PER_SPAN, "native slots per span");
+  assert(abi.indexBlockBytes === INDEX_BLOCK_BYTES, "native index block size");
+  return addon;
+}
+
+export const native: Addon = load();

@@ -1,0 +1,174 @@
+// The index in memory: per layer, the index blocks that are dirty (not in LMDB yet) or cached.
+//
+// An entry (layer, span) holds the *resolution* of that span for that layer: the nearest index
+// block from the layer towards the root, the layer's own or an ancestor's that is shared. Dirty
+// entries are the layer's own, and stay; clean ones leave when the cache is full, the longest
+// unused first.
+//
+// Look-up walks from the layer towards the root through memory only. Where memory does not know (a
+// layer that was there before this process, and an entry that is not cached) the index service is
+// asked for the rest of the way, and what it says is checked again against memory: a nearer index
+// block may be dirty, and an answer from before the end of a checkpoint may be stale.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "index_block.h"
+
+namespace pando {
+
+class LayerState;
+
+struct IndexEntry {
+  LayerState* layer = nullptr;
+  uint32_t span = 0;
+  std::shared_ptr<IndexBlock> block;
+  bool dirty = false;
+  uint64_t version = 0;  // of the contents, while dirty
+  uint64_t taken_version = 0;
+  uint64_t last_ordinal = 0;  // of the last record that changed it
+  int32_t stored_owned = 0;   // as LMDB counts it
+  int32_t stored_mapped = 0;  // mapped - inherited, as LMDB counts it
+  int32_t taken_owned = 0;
+  int32_t taken_mapped = 0;
+  std::list<IndexEntry*>::iterator place;  // in the list of clean, or of dirty entries
+};
+
+/// What memory knows of one layer.
+class LayerState {
+ public:
+  LayerState(uint64_t id, LayerState* parent, bool born_here)
+      : id_(id), parent_(parent), born_here_(born_here) {}
+
+  uint64_t id() const { return id_; }
+  LayerState* parent() const { return parent_; }
+  /// True if LMDB has, or may have, an index block of this layer for `span`.
+  bool may_be_stored(uint32_t span) const {
+    if (!born_here_) return true;
+    return span / 64 < stored_.size() && (stored_[span / 64] >> (span % 64) & 1) != 0;
+  }
+  void mark_stored(uint32_t span);
+
+  // Changes against what LMDB counts, in blocks.
+  int64_t owned_delta = 0;
+  int64_t mapped_delta = 0;
+  uint32_t dirty_count = 0;
+  uint32_t users = 0;     // open volumes whose lineage it is part of
+  uint32_t children = 0;  // layer states whose parent it is
+
+  std::unordered_map<uint32_t, std::unique_ptr<IndexEntry>> entries;
+
+ private:
+  uint64_t id_;
+  LayerState* parent_;
+  bool born_here_;  // made in this process with nothing in LMDB, so `stored_` is the whole truth
+  std::vector<uint64_t> stored_;
+};
+
+/// An index block copied for LMDB.
+struct DirtyCopy {
+  uint64_t layer;
+  uint32_t span;
+  std::array<std::byte, kIndexBlockBytes> bytes;
+};
+
+class IndexCache {
+ public:
+  /// `ask(token, layer, span)` sends a question to the index service; answer() brings the reply.
+  using Ask = std::function<void(uint64_t token, uint64_t layer, uint32_t span)>;
+  /// Runs when a look-up that had to wait can be tried again, or has failed.
+  using Wake = std::function<void(bool failed)>;
+
+  IndexCache(size_t limit_bytes, Ask ask);
+
+  /// The layer's state; made with its whole lineage if need be. `lineage`: ids from the layer to
+  /// the root.
+  LayerState* open_layer(const std::vector<uint64_t>& lineage, bool born_here);
+  /// Balances open_layer. States without users and without dirty entries go.
+  void close_layer(LayerState* layer);
+  LayerState* find_layer(uint64_t id);
+  /// A child of `parent` that was made just now.
+  LayerState* add_child(LayerState* parent, uint64_t id);
+
+  /// The resolution of (layer, span), good until the next call of anything here; or null after
+  /// having kept `wake` for later.
+  const IndexBlock* resolve(LayerState* layer, uint32_t span, const Wake& wake);
+
+  /// The layer's own index block, to be changed in this step; copied from what it inherits if it
+  /// has none, and dirty from now on. Only after resolve() has given something in this same step.
+  IndexEntry* own(LayerState* layer, uint32_t span);
+  /// Says that record `ordinal` changed `entry`, which had these counts before.
+  void changed(IndexEntry* entry, uint16_t owned_before, uint16_t mapped_before, uint64_t ordinal);
+
+  /// The index service's reply. `owner` 0: there is no index block from `layer` to the root.
+  void answer(uint64_t token, uint64_t owner, std::shared_ptr<IndexBlock> block, bool failed);
+
+  // Checkpoint: dirty entries are copied batch by batch; each batch is put in LMDB before the next
+  // is taken.
+  /// The entries that are dirty now, as (layer, span) in order.
+  std::vector<std::pair<uint64_t, uint32_t>> dirty_keys() const;
+  /// The entry, or null if it is not dirty (any more).
+  IndexEntry* find_dirty(uint64_t layer, uint32_t span);
+  DirtyCopy take(IndexEntry* entry);
+  /// What was taken since the last call is in LMDB.
+  void batch_stored();
+  /// The checkpoint is durable: entries that were not changed since their copy are clean. `success`
+  /// false: all stay dirty.
+  void checkpoint_ended(bool success);
+
+  struct LayerDelta {
+    uint64_t layer;
+    int64_t owned;
+    int64_t mapped;
+  };
+  /// Of every layer of which more, or less, is owned or mapped than LMDB counts.
+  std::vector<LayerDelta> layer_deltas() const;
+
+  size_t dirty_count() const { return dirty_.size(); }
+  size_t entry_count() const { return clean_.size() + dirty_.size(); }
+  uint64_t hits() const { return hits_; }
+  uint64_t misses() const { return misses_; }
+  uint64_t evictions() const { return evictions_; }
+  uint64_t stale_answers() const { return stale_answers_; }
+  uint64_t inherited_depth_max() const { return inherited_depth_max_; }
+
+ private:
+  struct Question {
+    uint64_t layer;
+    uint32_t span;
+    uint64_t checkpoint;  // of the time it was asked
+    std::vector<Wake> waiting;
+  };
+
+  IndexEntry* insert(LayerState* layer, uint32_t span, std::shared_ptr<IndexBlock> block);
+  void touch(IndexEntry* entry);
+  void evict();
+  void maybe_drop(LayerState* layer);
+  void ask(Question question);
+
+  size_t limit_entries_;
+  Ask ask_;
+  std::unordered_map<uint64_t, std::unique_ptr<LayerState>> layers_;
+  std::list<IndexEntry*> clean_;  // the longest unused first
+  std::list<IndexEntry*> dirty_;
+  std::unordered_map<uint64_t, Question> questions_;  // by token
+  std::unordered_map<uint64_t, std::unordered_map<uint32_t, uint64_t>>
+      asked_;  // layer, span -> token
+  std::shared_ptr<IndexBlock> holes_;
+  uint64_t next_token_ = 1;
+  uint64_t checkpoints_ = 0;
+  std::vector<IndexEntry*> batch_;
+  std::vector<IndexEntry*> taken_;
+  uint64_t hits_ = 0;
+  uint64_t misses_ = 0;
+  uint64_t evictions_ = 0;
+  uint64_t stale_answers_ = 0;
+  uint64_t inherited_depth_max_ = 0;
+};
+
+}  // namespace pando

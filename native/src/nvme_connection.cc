@@ -1,0 +1,301 @@
+#include "nvme_connection.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "assert.h"
+#include "nvme_controller.h"
+#include "nvme_fabrics.h"
+#include "nvme_io.h"
+#include "nvme_target.h"
+
+namespace pando::nvme {
+namespace {
+
+// Admin queues have little to say, and an idle host has one too.
+constexpr size_t kAdminReceiveBytes = 16 * 1024;
+constexpr size_t kIoReceiveBytes = 64 * 1024;
+// TCP 3.3.2.1: what Fabrics and admin commands may carry in their capsule.
+constexpr uint32_t kAdminInCapsuleBytes = 8192;
+// A host without a keep-alive timer that is gone without a word.
+constexpr int kTcpIdleSeconds = 15;
+constexpr int kTcpProbeSeconds = 5;
+constexpr int kTcpProbes = 3;
+
+void set_option(int fd, int level, int name, int value) {
+  // A socket that died meanwhile says so at the next receive.
+  (void)setsockopt(fd, level, name, &value, sizeof(value));
+}
+
+uint8_t data_direction(const Sqe& sqe) {
+  return (sqe.opcode == kFabricsOpcode ? sqe.nsid : sqe.opcode) & kDirectionMask;
+}
+
+bool is_connect(const Sqe& sqe) {
+  return sqe.opcode == kFabricsOpcode && fabrics_type(sqe) == FabricsType::kConnect;
+}
+
+sockaddr_storage local_name(int fd) {
+  sockaddr_storage name{};
+  socklen_t size = sizeof(name);
+  (void)getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size);
+  return name;
+}
+
+}  // namespace
+
+Connection::Connection(Target& target, uint64_t id, int fd, std::string peer)
+    : target_(target),
+      id_(id),
+      fd_(fd),
+      peer_(std::move(peer)),
+      send_queue_(target.reactor().ring(), fd, *this) {
+  rules_.max_in_capsule_bytes = kAdminInCapsuleBytes;
+  rules_.max_h2c_data_bytes = target.options().max_h2c_data_bytes;
+  receive_op_.context = this;
+  receive_op_.done = [](RingOp* op, int32_t result) {
+    static_cast<Connection*>(op->context)->on_received(result);
+  };
+}
+
+Connection::~Connection() {
+  PANDO_ASSERT(!receiving_ && !send_queue_.sending() && executing_ == 0);
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void Connection::start() {
+  set_option(fd_, IPPROTO_TCP, TCP_NODELAY, 1);
+  set_option(fd_, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set_option(fd_, IPPROTO_TCP, TCP_KEEPIDLE, kTcpIdleSeconds);
+  set_option(fd_, IPPROTO_TCP, TCP_KEEPINTVL, kTcpProbeSeconds);
+  set_option(fd_, IPPROTO_TCP, TCP_KEEPCNT, kTcpProbes);
+  receive_buffer_ = target_.reactor().buffers().take(kAdminReceiveBytes);
+  if (!receive_buffer_) return close();
+  set_connect_timer();
+  arm_receive();
+}
+
+void Connection::set_connect_timer() {
+  connect_timer_ = target_.reactor().add_timer(target_.options().connect_timeout_ms, [this] {
+    connect_timer_ = 0;
+    // A Connect that is being answered waits for us, not for the host.
+    if (executing_ > 0) return set_connect_timer();
+    close();
+  });
+}
+
+void Connection::close() {
+  if (state_ == State::kClosed) return;
+  const bool detach = state_ != State::kTerminating && controller_ != nullptr;
+  state_ = State::kClosed;
+  ::shutdown(fd_, SHUT_RDWR);
+  if (receiving_) target_.reactor().ring().cancel(&receive_op_);
+  send_queue_.cancel();
+  send_queue_.clear();
+  waiting_.clear();
+  target_.reactor().cancel_timer(connect_timer_);
+  target_.reactor().cancel_timer(stall_timer_);
+  if (detach) controller_->detach(*this);
+  check_finished();
+}
+
+void Connection::check_finished() {
+  if (state_ != State::kClosed || retired_ || receiving_ || processing_ || send_queue_.sending() ||
+      executing_ > 0) {
+    return;
+  }
+  retired_ = true;
+  if (controller_ != nullptr) controller_->gone(*this);
+  target_.retire(*this);
+}
+
+void Connection::become_queue(Controller& controller, const QueueSettings& settings) {
+  PANDO_ASSERT(state_ == State::kNegotiated && controller_ == nullptr);
+  controller_ = &controller;
+  queue_ = settings;
+  queue_head_ = 1 % settings.entries;  // the Connect itself
+  state_ = State::kLive;
+  if (settings.queue_id > 0) {
+    rules_.max_in_capsule_bytes = target_.options().in_capsule_bytes;
+    grow_receive_buffer();
+  }
+  target_.reactor().cancel_timer(connect_timer_);
+  connect_timer_ = 0;
+  controller.attach(*this);
+}
+
+// An I/O Connect is answered while the buffer is being parsed, so no receive is under way.
+void Connection::grow_receive_buffer() {
+  PANDO_ASSERT(!receiving_);
+  Buffer larger = target_.reactor().buffers().take(kIoReceiveBytes);
+  if (!larger) return;
+  std::memcpy(larger.data(), receive_buffer_.data() + receive_begin_, available());
+  receive_end_ = available();
+  receive_begin_ = 0;
+  receive_buffer_ = std::move(larger);
+}
+
+void Connection::set_applicant(const std::string& subsystem_nqn, const std::string& host_nqn) {
+  applicant_subsystem_ = subsystem_nqn;
+  applicant_host_ = host_nqn;
+}
+
+bool Connection::applies_for(const std::string& subsystem_nqn, const std::string& host_nqn) const {
+  return applicant_subsystem_ == subsystem_nqn && (host_nqn.empty() || applicant_host_ == host_nqn);
+}
+
+std::string Connection::local_address() const {
+  const sockaddr_storage name = local_name(fd_);
+  char text[INET6_ADDRSTRLEN] = "";
+  if (name.ss_family == AF_INET) {
+    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in&>(name).sin_addr, text, sizeof(text));
+  } else if (name.ss_family == AF_INET6) {
+    const in6_addr& address = reinterpret_cast<const sockaddr_in6&>(name).sin6_addr;
+    if (IN6_IS_ADDR_V4MAPPED(&address)) {
+      inet_ntop(AF_INET, address.s6_addr + 12, text, sizeof(text));
+    } else {
+      inet_ntop(AF_INET6, &address, text, sizeof(text));
+    }
+  }
+  return text;
+}
+
+uint16_t Connection::local_port() const {
+  const sockaddr_storage name = local_name(fd_);
+  return ntohs(name.ss_family == AF_INET6 ? reinterpret_cast<const sockaddr_in6&>(name).sin6_port
+                                          : reinterpret_cast<const sockaddr_in&>(name).sin_port);
+}
+
+// Which bytes the command moves, and whether its descriptor is one that we take (TCP 3.3.2.1).
+Status Connection::plan_transfer(Command& command, uint32_t capsule_bytes) const {
+  const Sqe& sqe = command.sqe;
+  if ((sqe.flags & kFlagsPsdtMask) != kFlagsPsdtSgl || (sqe.flags & kFlagsFuseMask) != 0) {
+    return Status::kInvalidField;
+  }
+  const uint8_t direction = data_direction(sqe);
+  if (direction == 0) return Status::kSuccess;
+  if (direction == kDirectionMask) return Status::kInvalidOpcode;  // bidirectional
+  if (sqe.sgl.type == kSglInCapsule) {
+    if (direction != kHostToController) return Status::kSglDescriptorTypeInvalid;
+    if (sqe.sgl.address != 0) return Status::kSglOffsetInvalid;
+    if (sqe.sgl.length > capsule_bytes) return Status::kDataSglLengthInvalid;
+  } else if (sqe.sgl.type != kSglTransport) {
+    return Status::kSglDescriptorTypeInvalid;
+  }
+  if (sqe.sgl.length > target_.options().max_data_bytes) return Status::kInvalidField;
+  command.transfer_bytes = sqe.sgl.length;
+  return Status::kSuccess;
+}
+
+// Whether this queue takes the command in the state that it is in, before its data is asked for.
+Status Connection::admit(const Command& command) const {
+  const Sqe& sqe = command.sqe;
+  if (controller_ == nullptr) {
+    return is_connect(sqe) && executing_ == 0 ? Status::kSuccess : Status::kCommandSequenceError;
+  }
+  if (is_connect(sqe)) return Status::kCommandSequenceError;
+  if (sqe.opcode == kFabricsOpcode) {
+    return queue_.queue_id == 0 ? Status::kSuccess : Status::kInvalidOpcode;
+  }
+  if (!controller_->ready()) return Status::kCommandSequenceError;
+  return queue_.queue_id == 0 ? Status::kSuccess : check_io(*controller_, command);
+}
+
+Command* Connection::take_command() {
+  const size_t limit = controller_ == nullptr ? 2 : queue_.entries;
+  if (free_commands_.empty()) {
+    if (commands_.size() >= limit) return nullptr;
+    commands_.push_back(std::make_unique<Command>());
+    Command* command = commands_.back().get();
+    command->connection = this;
+    command->tag = static_cast<uint16_t>(commands_.size() - 1);
+    command->io.context = command;
+    return command;
+  }
+  Command* command = free_commands_.back();
+  free_commands_.pop_back();
+  return command;
+}
+
+void Connection::release(Command& command) {
+  PANDO_ASSERT(command.state != Command::State::kExecuting);
+  reserved_bytes_ -= command.reserved_bytes;
+  command.state = Command::State::kFree;
+  command.digest_failed = false;
+  command.transfer_bytes = 0;
+  command.received_bytes = 0;
+  command.reserved_bytes = 0;
+  command.buffer.reset();
+  command.scratch.reset();
+  free_commands_.push_back(&command);
+}
+
+void Connection::reserve_and_start(Command& command) {
+  // Verify reads what it does not send, Compare reads beside what it was sent.
+  uint32_t bytes = command.transfer_bytes;
+  if (queue_.queue_id > 0) bytes += scratch_bytes(command.sqe);
+  command.reserved_bytes = bytes;
+  const bool fits =
+      reserved_bytes_ == 0 || reserved_bytes_ + bytes <= target_.options().connection_buffer_bytes;
+  if (bytes == 0 || (fits && waiting_.empty())) return start(command);
+  command.reserved_bytes = 0;
+  command.state = Command::State::kWaitingForBuffer;
+  waiting_.push_back(&command);
+}
+
+void Connection::start_waiting() {
+  while (!waiting_.empty() && (state_ == State::kLive || state_ == State::kNegotiated)) {
+    Command& command = *waiting_.front();
+    const uint32_t bytes =
+        command.transfer_bytes + (queue_.queue_id > 0 ? scratch_bytes(command.sqe) : 0);
+    if (reserved_bytes_ > 0 &&
+        reserved_bytes_ + bytes > target_.options().connection_buffer_bytes) {
+      return;
+    }
+    waiting_.pop_front();
+    command.reserved_bytes = bytes;
+    start(command);
+  }
+}
+
+void Connection::start(Command& command) {
+  reserved_bytes_ += command.reserved_bytes;
+  if (command.transfer_bytes > 0) {
+    command.buffer = target_.reactor().buffers().take(command.transfer_bytes);
+    if (!command.buffer) return fail(command, Status::kInternalError);
+    if (data_direction(command.sqe) == kHostToController) return request_data(command);
+  }
+  dispatch(command);
+}
+
+void Connection::dispatch(Command& command) {
+  command.state = Command::State::kExecuting;
+  ++executing_;
+  if (command.sqe.opcode == kFabricsOpcode) {
+    execute_fabrics(command);
+  } else if (queue_.queue_id == 0) {
+    controller_->execute_admin(command);
+  } else {
+    execute_io(*controller_, command);
+  }
+}
+
+void Connection::fail(Command& command, Status status) {
+  command.state = Command::State::kExecuting;
+  ++executing_;
+  reply(command, {status});
+}
+
+void Connection::hold(Command& command) {
+  PANDO_ASSERT(command.state == Command::State::kExecuting);
+  command.state = Command::State::kHeld;
+  --executing_;
+}
+
+}  // namespace pando::nvme

@@ -1,0 +1,167 @@
+// One TCP connection, which is one queue once its Connect has been answered: takes PDUs apart,
+// keeps the commands that they carry, and puts replies together.
+//
+//            ICReq             Connect                 fault
+//   kFresh ────────► kNegotiated ────────► kLive        any ────────► kTerminating ─► kClosed
+//
+// Memory is bounded: as many commands as the queue has entries, their data within a budget, and one
+// receive buffer. Past that it stops reading, and the peer waits. A connection outlives its socket
+// until the volume has finished with its last buffer.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "buffer.h"
+#include "nvme_command.h"
+#include "nvme_pdu.h"
+#include "nvme_send_queue.h"
+#include "reactor.h"
+
+namespace pando::nvme {
+
+class Controller;
+class Target;
+
+/// What Connect settles about a queue.
+struct QueueSettings {
+  uint16_t queue_id = 0;  // 0: admin
+  uint16_t entries = 0;
+  bool flow_control = true;  // the host watches SQHD
+};
+
+class Connection final : private SendQueue::Listener {
+ public:
+  Connection(Target& target, uint64_t id, int fd, std::string peer);
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+  ~Connection() override;
+
+  void start();
+  /// Drops the socket; what the volume still works on finishes by itself. Harmless when closed.
+  void close();
+
+  /// Answers `command`, which is executing or held.
+  void reply(Command& command, const Reply& reply);
+  /// `command` gets no answer for now (async event request).
+  void hold(Command& command);
+  /// Connect succeeded: from now on this is a queue of `controller`.
+  void become_queue(Controller& controller, const QueueSettings& settings);
+  /// Whom a Connect under way asks for, so that fencing finds it.
+  void set_applicant(const std::string& subsystem_nqn, const std::string& host_nqn);
+  bool applies_for(const std::string& subsystem_nqn, const std::string& host_nqn) const;
+
+  Target& target() { return target_; }
+  Controller* controller() { return controller_; }
+  uint64_t id() const { return id_; }
+  uint16_t queue_id() const { return queue_.queue_id; }
+  const std::string& peer() const { return peer_; }
+  bool closed() const { return state_ == State::kClosed; }
+  std::string local_address() const;
+  uint16_t local_port() const;
+
+ private:
+  enum class State : uint8_t {
+    kFresh,        // before ICReq
+    kNegotiated,   // Connect is expected, or being answered
+    kLive,         // a queue of a controller
+    kTerminating,  // C2HTermReq is going out; what comes in is thrown away
+    kClosed,       // no socket any more; waits for the volume and the ring
+  };
+  enum class Phase : uint8_t { kHeader, kSkip, kData, kTrailer };
+
+  // Receiving (nvme_receive.cc)
+  void arm_receive();
+  void on_received(int32_t result);
+  void process();
+  bool step();
+  bool step_header();
+  void step_skip();
+  void step_data();
+  bool step_trailer();
+  void after_data();
+  size_t available() const { return receive_end_ - receive_begin_; }
+  bool take_icreq();
+  bool take_capsule(const PduLayout& layout);
+  bool take_h2c_data(const PduLayout& layout);
+  void begin_pdu_data(const PduLayout& layout, Command* command, uint32_t offset);
+  void skip_pdu_data(const PduLayout& layout);
+  bool terminate(const PduFault& fault);
+  void resume();
+  void grow_receive_buffer();
+
+  // Commands (nvme_connection.cc)
+  Status plan_transfer(Command& command, uint32_t capsule_bytes) const;
+  Status admit(const Command& command) const;
+  Command* take_command();
+  void release(Command& command);
+  void reserve_and_start(Command& command);
+  void start_waiting();
+  void start(Command& command);
+  void dispatch(Command& command);
+  void fail(Command& command, Status status);
+  void set_connect_timer();
+  void check_finished();
+
+  // Sending (nvme_reply.cc)
+  void request_data(Command& command);
+  void send_data(Command& command, uint32_t bytes, bool last_word);
+  void send_response(Command& command, const Reply& reply);
+  bool may_skip_response(const Reply& reply);
+  void on_sent(Command& command) override;
+  void on_send_done(int32_t result) override;
+  void watch_sending();
+
+  Target& target_;
+  const uint64_t id_;
+  int fd_;
+  const std::string peer_;
+  State state_ = State::kFresh;
+  bool retired_ = false;
+  Controller* controller_ = nullptr;
+  QueueSettings queue_;
+  PduRules rules_;
+  uint8_t host_alignment_ = 0;  // HPDA
+  std::string applicant_subsystem_;
+  std::string applicant_host_;
+
+  // Receiving
+  RingOp receive_op_;
+  bool receiving_ = false;
+  bool receiving_direct_ = false;  // into a command's buffer
+  bool paused_ = false;            // no free command
+  bool processing_ = false;
+  Buffer receive_buffer_;
+  size_t receive_begin_ = 0;
+  size_t receive_end_ = 0;
+  Phase phase_ = Phase::kHeader;
+  alignas(8) std::array<std::byte, kMaxHeaderBytes + kDigestBytes> header_;
+  PduLayout layout_{};
+  uint32_t skip_bytes_ = 0;
+  Command* data_command_ = nullptr;
+  uint32_t data_offset_ = 0;  // in the command's buffer
+  uint32_t data_left_ = 0;
+
+  // Commands
+  std::vector<std::unique_ptr<Command>> commands_;
+  std::vector<Command*> free_commands_;
+  std::deque<Command*> waiting_;
+  uint32_t reserved_bytes_ = 0;
+  uint32_t executing_ = 0;
+  uint16_t queue_head_ = 0;          // SQHD
+  uint16_t silent_completions_ = 0;  // since the host last saw SQHD
+
+  // Sending
+  SendQueue send_queue_;
+  IcPdu ic_response_{};
+  alignas(8) std::array<std::byte, kMaxTermReqBytes> term_request_;
+  TimerId connect_timer_ = 0;
+  TimerId stall_timer_ = 0;
+  uint64_t stall_mark_ = 0;
+};
+
+}  // namespace pando::nvme

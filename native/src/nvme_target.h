@@ -1,0 +1,117 @@
+// The embedded NVMe/TCP target: a listener, the connections that came in through it, and the
+// controllers that hosts have made with them.
+//
+// One subsystem per volume, its name the export's; namespace 1 is the volume. A volume is opened
+// when a host makes a controller and closed when the last connection of that controller is gone,
+// so that an idle volume costs nothing here. Everything runs on the reactor thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "block_io.h"
+#include "reactor.h"
+
+namespace pando::nvme {
+
+class Connection;
+class Controller;
+struct ControllerSettings;
+
+struct TargetOptions {
+  std::string address = "127.0.0.1";  // numeric, IPv4 or IPv6
+  uint16_t port = 4420;               // 0: any that is free
+  /// What discovery tells hosts; empty and 0: the address and port that they came to.
+  std::string advertised_address;
+  uint16_t advertised_port = 0;
+
+  uint32_t max_connections = 1024;
+  uint16_t max_queue_entries = 128;
+  uint16_t max_io_queues = 16;
+  uint32_t max_data_bytes = kMaxIoBytes;        // of one command, a power of two >= 4096
+  uint32_t max_h2c_data_bytes = kMaxIoBytes;    // of one H2CData PDU
+  uint32_t in_capsule_bytes = 16 * 1024;        // of I/O commands; two Postgres pages
+  uint32_t connection_buffer_bytes = 4u << 20;  // what one connection's commands may hold
+  uint64_t connect_timeout_ms = 10'000;         // from accept to a complete Connect
+  uint64_t send_stall_ms = 30'000;              // a peer that reads nothing for so long is gone
+  uint64_t discovery_idle_ms = 120'000;         // discovery without keep alive
+  uint32_t keep_alive_granularity_ms = 1'000;   // reported as KAS
+};
+
+/// A host's controller, for the control plane to list.
+struct Session {
+  std::string subsystem_nqn;
+  std::string host_nqn;
+  std::string peer;
+  uint16_t controller_id = 0;
+  uint16_t io_queues = 0;
+};
+
+class Target {
+ public:
+  /// `reactor` and `exports` must outlive it. Throws std::invalid_argument for limits that do not
+  /// fit together.
+  Target(Reactor& reactor, Exports& exports, TargetOptions options);
+  Target(const Target&) = delete;
+  Target& operator=(const Target&) = delete;
+  /// Only after stop() has reported, or without a start().
+  ~Target();
+
+  /// Listens. Throws std::system_error that names the address.
+  void start();
+  uint16_t port() const { return port_; }
+  /// Ends every connection; `done` runs when the last volume is closed, never inside stop().
+  void stop(std::function<void()> done);
+
+  /// Fencing: ends what `host_nqn` has on `subsystem_nqn`, connections that are being made too.
+  /// An empty host means every host. Commands that have reached the volume still run there.
+  void disconnect(const std::string& subsystem_nqn, const std::string& host_nqn);
+  /// The volume has another size now, or another read-only state: hosts are told to look again.
+  void volume_changed(const BlockVolume* volume);
+  /// What discovery lists has changed: hosts that asked to be told are.
+  void exports_changed();
+  std::vector<Session> sessions() const;
+
+  // For connections and controllers.
+  Reactor& reactor() { return reactor_; }
+  Exports& exports() { return exports_; }
+  const TargetOptions& options() const { return options_; }
+  /// Null when every id is taken.
+  Controller* make_controller(ControllerSettings settings);
+  Controller* find_controller(uint16_t id);
+  /// From here on the object is out of every list; it dies in a later turn.
+  void retire(Connection& connection);
+  void retire(Controller& controller);
+
+ private:
+  void listen();
+  void accept_next();
+  void on_accepted(int32_t result);
+  void schedule_burial();
+  void bury();
+
+  Reactor& reactor_;
+  Exports& exports_;
+  TargetOptions options_;
+  uint16_t port_ = 0;
+  int listener_ = -1;
+  bool accepting_ = false;
+  RingOp accept_op_;
+  TimerId accept_timer_ = 0;
+  TimerId burial_timer_ = 0;
+  bool stopping_ = false;
+  std::function<void()> stopped_;
+
+  uint64_t next_connection_ = 1;
+  uint16_t next_controller_ = 1;
+  std::map<uint64_t, std::unique_ptr<Connection>> connections_;
+  std::map<uint16_t, std::unique_ptr<Controller>> controllers_;
+  std::vector<std::unique_ptr<Connection>> dead_connections_;
+  std::vector<std::unique_ptr<Controller>> dead_controllers_;
+};
+
+}  // namespace pando::nvme

@@ -1,0 +1,97 @@
+// A disk in memory that fails the way disks fail, step by step, under the test's control.
+//
+// Every operation stays pending until complete() picks it, so a test decides the order of
+// completions and can hold one back for as long as it likes. A completed write sits in a volatile
+// cache until a flush that was issued after its completion is done. A power cut keeps, for each
+// atomic unit, any one of: the durable contents, or any of the unflushed or still pending writes to
+// it. So multi-unit writes tear.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "disk.h"
+
+namespace pando {
+
+/// Which of the unflushed atomic units survive a power cut.
+enum class Survivors : uint8_t {
+  kNone,       // only what was flushed
+  kAll,        // everything that had completed or was pending
+  kCompleted,  // what had completed, nothing that was pending
+  kRandom,     // each unit: one of its candidates, by the seed
+};
+
+/// xorshift64*: deterministic everywhere, unlike the distributions of <random>.
+class Prng {
+ public:
+  explicit Prng(uint64_t seed) : state_(seed * 2 + 1) {}
+  uint64_t next() {
+    state_ ^= state_ >> 12;
+    state_ ^= state_ << 25;
+    state_ ^= state_ >> 27;
+    return state_ * 0x2545F4914F6CDD1DULL;
+  }
+  /// 0 … limit-1
+  uint64_t below(uint64_t limit) { return (next() >> 11) % limit; }
+
+ private:
+  uint64_t state_;
+};
+
+class SimDisk final : public Disk {
+ public:
+  SimDisk(uint64_t size_bytes, uint32_t atomic_unit);
+
+  void submit(DiskOp* op) override;
+  bool volatile_cache() const override { return true; }
+  uint32_t atomic_unit() const override { return atomic_unit_; }
+  uint64_t size_bytes() const override { return live_.size(); }
+
+  size_t pending_count() const { return pending_.size(); }
+  const DiskOp& pending(size_t index) const { return *pending_[index].op; }
+  /// Completes one pending operation, with `error` (a positive errno) if not 0; a failed write may
+  /// have changed any unit it covers, by `seed`.
+  void complete(size_t index, int error, uint64_t seed);
+
+  /// Loses power. Pending operations vanish without `done`. Afterwards everything that is left is
+  /// durable.
+  void cut_power(Survivors survivors, uint64_t seed);
+  /// The process dies: each pending write lands whole or not, by `seed`; the volatile cache stays.
+  void kill(uint64_t seed);
+
+  /// Synchronous access for recovery, which runs while nothing is pending.
+  void read_now(uint64_t offset, uint32_t length, std::byte* data) const;
+  void write_now(uint64_t offset, uint32_t length, const std::byte* data);
+  void flush_now();
+
+  /// The same contents and cache under a new name, nothing pending: a state to start again from.
+  SimDisk fork() const;
+  uint64_t completed_count() const { return completed_; }
+
+ private:
+  using Unit = std::vector<std::byte>;
+  struct Version {
+    uint64_t write;  // number of the write, in the order of completion
+    Unit data;
+  };
+  struct Pending {
+    DiskOp* op;
+    uint64_t writes_before;  // flush: the writes completed before it was issued
+  };
+
+  void apply(const DiskOp& op, bool durable);
+  void make_durable(uint64_t write_limit);
+  void put_unit(std::vector<std::byte>& image, uint64_t unit, const std::byte* data);
+
+  uint32_t atomic_unit_;
+  std::vector<std::byte> live_;                         // what a read sees
+  std::vector<std::byte> durable_;                      // what a power cut cannot take away
+  std::map<uint64_t, std::vector<Version>> unflushed_;  // by unit, oldest first
+  std::vector<Pending> pending_;
+  uint64_t writes_ = 0;
+  uint64_t completed_ = 0;
+};
+
+}  // namespace pando

@@ -1,0 +1,125 @@
+#include "uring_disk.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <fstream>
+#include <system_error>
+
+#include "assert.h"
+
+namespace pando {
+namespace {
+
+[[noreturn]] void throw_errno(const std::string& what) {
+  throw std::system_error(errno, std::generic_category(), what);
+}
+
+/// Linux, Documentation/ABI/stable/sysfs-block: "write back" or "write through".
+bool reports_write_through(dev_t device) {
+  const std::string base =
+      "/sys/dev/block/" + std::to_string(major(device)) + ":" + std::to_string(minor(device));
+  for (const char* place : {"/queue/write_cache", "/../queue/write_cache"}) {
+    std::ifstream file(base + place);
+    std::string line;
+    if (std::getline(file, line)) return line == "write through";
+  }
+  return false;
+}
+
+}  // namespace
+
+DeviceFile::DeviceFile(const std::string& path) {
+  fd_ = open(path.c_str(), O_RDWR | O_DIRECT | O_CLOEXEC);
+  if (fd_ < 0 && errno == EINVAL) fd_ = open(path.c_str(), O_RDWR | O_CLOEXEC);  // tmpfs
+  if (fd_ < 0) throw_errno("open " + path);
+  struct stat status {};
+  if (flock(fd_, LOCK_EX | LOCK_NB) != 0 || fstat(fd_, &status) != 0) {
+    const int error = errno;
+    close(fd_);
+    errno = error;
+    throw_errno("lock " + path);
+  }
+  if (S_ISBLK(status.st_mode)) {
+    block_device_ = true;
+    uint64_t bytes = 0;
+    unsigned physical = 512;
+    if (ioctl(fd_, BLKGETSIZE64, &bytes) != 0 || ioctl(fd_, BLKPBSZGET, &physical) != 0) {
+      const int error = errno;
+      close(fd_);
+      errno = error;
+      throw_errno("measure " + path);
+    }
+    size_bytes_ = bytes;
+    atomic_unit_ = physical >= 4096 ? 4096 : 512;
+    volatile_cache_ = !reports_write_through(status.st_rdev);
+  } else {
+    size_bytes_ = static_cast<uint64_t>(status.st_size);
+  }
+}
+
+DeviceFile::~DeviceFile() {
+  close(fd_);
+}
+
+void UringDisk::submit(DiskOp* op) {
+  op->error = 0;
+  op->transferred = 0;
+  op->ring_op.context = op;
+  PANDO_ASSERT(op->kind == DiskOpKind::kFlush || op->length > 0);
+  issue(op);
+}
+
+void UringDisk::issue(DiskOp* op) {
+  op->owner = this;
+  op->ring_op.done = [](RingOp* ring_op, int32_t result) {
+    auto* disk_op = static_cast<DiskOp*>(ring_op->context);
+    static_cast<UringDisk*>(disk_op->owner)->completed(disk_op, result);
+  };
+  std::byte* data = op->data + op->transferred;
+  const uint32_t size = op->length - op->transferred;
+  const uint64_t offset = op->offset + op->transferred;
+  switch (op->kind) {
+    case DiskOpKind::kRead:
+      ring_.read(&op->ring_op, device_.fd(), data, size, offset);
+      break;
+    case DiskOpKind::kWrite:
+      ring_.write(&op->ring_op, device_.fd(), data, size, offset, 0);
+      break;
+    case DiskOpKind::kWriteDurable:
+      ring_.write(&op->ring_op, device_.fd(), data, size, offset, RWF_DSYNC);
+      break;
+    case DiskOpKind::kFlush:
+      ring_.fdatasync(&op->ring_op, device_.fd());
+      break;
+  }
+}
+
+void UringDisk::completed(DiskOp* op, int32_t result) {
+  if (result == -EINTR || result == -EAGAIN) {
+    issue(op);
+    return;
+  }
+  if (result < 0) {
+    op->error = -result;
+  } else if (op->kind != DiskOpKind::kFlush) {
+    op->transferred += static_cast<uint32_t>(result);
+    if (op->transferred < op->length) {
+      if (result != 0) {  // a short transfer goes on where it stopped
+        issue(op);
+        return;
+      }
+      op->error = EIO;  // beyond the end of the device
+    }
+  }
+  op->done(op);
+}
+
+}  // namespace pando

@@ -1,0 +1,237 @@
+// What a controller says of itself and its namespace: properties, Identify, features, log pages,
+// events.
+#include <cstring>
+
+#include "nvme_session.h"
+
+using namespace pando;
+using namespace pando::test;
+using nvme::AdminOpcode;
+using nvme::IdentifyCns;
+using nvme::LogPage;
+using nvme::Property;
+using nvme::Status;
+
+namespace {
+
+void properties() {
+  TargetThread target;
+  Session session(target.port());
+  Host& admin = session.admin;
+  const uint64_t cap = admin.property_get(Property::kCapabilities, true).result;
+  CHECK((cap & 0xFFFF) == 127 && (cap >> 16 & 1) == 1 && (cap >> 37 & 1) == 1);
+  CHECK(admin.property_get(Property::kVersion).result == 0x20000);
+  CHECK(admin.property_get(Property::kConfiguration).result == Host::kEnable);
+  CHECK(admin.property_get(Property::kReadyTimeouts).ok());
+  CHECK(admin.property_get(Property::kCapabilities).failed_with(Status::kInvalidField));
+  CHECK(admin.property_get(Property::kStatus, true).failed_with(Status::kInvalidField));
+  CHECK(admin.property_get(static_cast<Property>(0x24)).failed_with(Status::kInvalidField));
+  CHECK(admin.property_set(Property::kStatus, 0).failed_with(Status::kInvalidField));
+
+  // Shutdown makes what was written durable.
+  uint64_t flushes = 0;
+  CHECK(admin.property_set(Property::kConfiguration, Host::kEnable | 1 << 14).ok());
+  CHECK((admin.property_get(Property::kStatus).result & 0xC) == 8);
+  target.on_reactor([&](auto&) { flushes = target.volume->flushes; });
+  CHECK(flushes == 1);
+
+  // Reset ends the I/O queues; the admin queue can enable again.
+  nvme::Sqe event{};
+  event.opcode = static_cast<uint8_t>(AdminOpcode::kAsyncEventRequest);
+  event = Host::describe(event, 0, false);
+  event.cid = admin.next_cid();
+  admin.send(admin.capsule(event));
+  nvme::Sqe disable{};
+  disable.opcode = nvme::kFabricsOpcode;
+  disable.cdw11 = static_cast<uint32_t>(Property::kConfiguration);
+  disable = Host::describe(disable, 0, false);
+  disable.cid = admin.next_cid();
+  admin.send(admin.capsule(disable));
+  CHECK(admin.await(event.cid).failed_with(Status::kAbortRequested));
+  CHECK(admin.await(disable.cid).ok());
+  CHECK((admin.property_get(Property::kStatus).result & 1) == 0);
+  CHECK(session.io.closed_by_target());
+  CHECK(admin.enable());
+  // A configuration that we do not have: fatal status, not ready.
+  CHECK(admin.property_set(Property::kConfiguration, 0).ok());
+  CHECK(admin.property_set(Property::kConfiguration, Host::kEnable | 7 << 4).ok());
+  CHECK((admin.property_get(Property::kStatus).result & 3) == 2);
+}
+
+void identifies() {
+  TargetThread target;
+  Session session(target.port());
+  Host& admin = session.admin;
+  const auto controller = as<nvme::IdentifyController>(admin.identify(IdentifyCns::kController));
+  CHECK(controller.controller_id == session.controller_id);
+  CHECK(controller.mdts == 8 && controller.namespaces == 1 && controller.max_commands == 128);
+  CHECK(controller.ioccsz * 16 == 64 + 16384 && controller.iorcsz == 1 && controller.icdoff == 0);
+  CHECK((controller.sgls & 3) == 1 && (controller.sgls >> 20 & 1) == 1);
+  CHECK(controller.keep_alive_support > 0 && controller.sqes == 0x66 && controller.cqes == 0x44);
+  CHECK((controller.vwc & 1) == 1 && controller.controller_type == 1);
+  CHECK(controller.oncs == (1 << 0 | 1 << 2 | 1 << 3 | 1 << 7));
+  CHECK(std::strcmp(controller.subsystem_nqn, kVolumeNqn) == 0);
+  CHECK(std::memcmp(controller.serial, "8f14e45fceea467f9b1a", 20) == 0);
+  CHECK(std::memcmp(controller.model, "Pando   ", 8) == 0 && controller.model[39] == ' ');
+
+  const auto space = as<nvme::IdentifyNamespace>(admin.identify(IdentifyCns::kNamespace, 1));
+  CHECK(space.size == 4096 && space.capacity == 4096 && space.formats == 0);
+  CHECK((space.lba_formats[0] >> 16 & 0xFF) == 12 && space.nsattr == 0);
+  const auto& uuid = target.volume->uuid();
+  CHECK(std::memcmp(space.nguid, uuid.data(), 16) == 0);
+  for (const uint32_t nsid : {0u, 2u, 0xFFFFFFFFu}) {
+    CHECK(admin.identify(IdentifyCns::kNamespace, nsid).failed_with(Status::kInvalidNamespace));
+  }
+
+  const Outcome list = admin.identify(IdentifyCns::kActiveNamespaces, 0);
+  CHECK(as<uint32_t>(list) == 1 && list.data.size() == 4096);
+  CHECK(as<uint32_t>(admin.identify(IdentifyCns::kActiveNamespaces, 1)) == 0);
+  CHECK(admin.identify(IdentifyCns::kActiveNamespaces, 0xFFFFFFFE)
+            .failed_with(Status::kInvalidNamespace));
+
+  const Outcome descriptors = admin.identify(IdentifyCns::kNamespaceDescriptors, 1);
+  const uint8_t uuid_header[] = {3, 16, 0, 0};
+  const uint8_t nguid_header[] = {2, 16, 0, 0};
+  CHECK(std::memcmp(descriptors.data.data(), uuid_header, 4) == 0);
+  CHECK(std::memcmp(descriptors.data.data() + 4, uuid.data(), 16) == 0);
+  CHECK(std::memcmp(descriptors.data.data() + 20, nguid_header, 4) == 0);
+  CHECK(std::memcmp(descriptors.data.data() + 24, uuid.data(), 16) == 0);
+
+  CHECK(admin.identify(IdentifyCns::kCommandSetNamespace, 1).ok());
+  CHECK(as<nvme::IdentifyNvmController>(admin.identify(IdentifyCns::kCommandSetController))
+            .write_zeroes_limit == 16);
+  CHECK(
+      as<nvme::IdentifyIndependentNamespace>(admin.identify(IdentifyCns::kIndependentNamespace, 1))
+          .nstat == 1);
+  CHECK(as<uint32_t>(admin.identify(IdentifyCns::kCommandSetActiveNamespaces)) == 1);
+  CHECK(admin.identify(IdentifyCns::kCommandSetController, 0, 2u << 24)
+            .failed_with(Status::kInvalidField));
+  for (const uint32_t cns : {0x04u, 0x10u, 0x11u, 0x13u, 0x1Cu, 0xFFu}) {
+    CHECK(admin.identify(static_cast<IdentifyCns>(cns), 1).failed_with(Status::kInvalidField));
+  }
+  CHECK(admin.admin(AdminOpcode::kIdentify, 1, 0, 1024).failed_with(Status::kDataSglLengthInvalid));
+  CHECK(admin.admin(static_cast<AdminOpcode>(0x80)).failed_with(Status::kInvalidOpcode));
+  const Outcome abort = admin.admin(AdminOpcode::kAbort, 1);
+  CHECK(abort.ok() && abort.result == 1);
+}
+
+void features() {
+  nvme::TargetOptions options = any_port();
+  options.max_io_queues = 4;
+  TargetThread target(options);
+  Host admin(target.port());
+  REQUIRE(admin.initialize() && admin.connect(kVolumeNqn, 0).ok() && admin.enable());
+  const auto set = [&](uint32_t feature, uint32_t value) {
+    return admin.admin(AdminOpcode::kSetFeatures, feature, value);
+  };
+  const auto get = [&](uint32_t feature, uint32_t cdw11 = 0, size_t bytes = 0) {
+    return admin.admin(AdminOpcode::kGetFeatures, feature, cdw11, bytes);
+  };
+  CHECK(set(7, 15 << 16 | 15).result == (3 << 16 | 3));
+  CHECK(set(7, 1 << 16 | 2).result == (1 << 16 | 2));
+  CHECK(set(7, 0xFFFF).failed_with(Status::kInvalidField));
+  CHECK(get(7).result == (3 << 16 | 3));
+  CHECK(set(0x0B, 0x100).ok() && get(0x0B).result == 0x100);
+  CHECK(set(0x0F, 4500).ok() && get(0x0F).result == 5000);
+  CHECK(set(0x0F, 0).ok());
+  CHECK(set(1, 5).ok() && get(1).result == 5);
+  CHECK(set(2, 0).ok() && get(2).result == 0 && set(2, 1).failed_with(Status::kInvalidField));
+  CHECK(get(4).result == 0xFFFF && set(4, 350).ok() && get(4).result == 350);
+  CHECK(get(4, 1 << 20).failed_with(Status::kInvalidField));
+  CHECK(set(5, 1).ok() && get(5).result == 1 && set(0x0A, 1).ok() && get(0x0A).result == 1);
+  CHECK(get(6).result == 1 && set(6, 0).ok() && get(6).result == 0);
+  CHECK(set(1u << 31 | 6, 1).failed_with(Status::kFeatureNotSaveable));
+  CHECK(get(6 | 1 << 8).failed_with(Status::kInvalidField));
+  const Outcome host_id = get(0x81, 1, 16);
+  CHECK(host_id.ok() && host_id.data == Bytes(16, std::byte{7}));
+  CHECK(get(0x81, 0, 8).failed_with(Status::kHostIdInconsistent));
+  CHECK(get(0x81, 1, 8).failed_with(Status::kDataSglLengthInvalid));
+  CHECK(set(0x81, 1).failed_with(Status::kCommandSequenceError));
+  CHECK(get(0xC0).failed_with(Status::kInvalidField) &&
+        set(8, 1).failed_with(Status::kInvalidField));
+}
+
+void log_pages() {
+  TargetThread target;
+  Session session(target.port());
+  Host& admin = session.admin;
+  const Bytes data = pattern(8192, 1);
+  CHECK(session.io.write(0, data, true).ok() && session.io.read(0, 2).ok());
+  const auto smart = as<nvme::SmartLog>(admin.log_page(LogPage::kSmart, 512));
+  CHECK(smart.host_reads[0] == 1 && smart.host_writes[0] == 1 && smart.critical_warning == 0);
+  CHECK(smart.data_units_read[0] == 1 && smart.available_spare == 100);
+  const Outcome firmware = admin.log_page(LogPage::kFirmware, 512);
+  CHECK(firmware.ok() && firmware.data[0] == std::byte{1} && firmware.data[8] == std::byte{'1'});
+  const Outcome effects = admin.log_page(LogPage::kCommandEffects, 4096);
+  const auto table = as<std::array<uint32_t, 512>>(effects);
+  CHECK(table[6] == 1 && table[0x18] == 1 && table[0x80] == 0);
+  CHECK(table[256 + 1] == 3 && table[256 + 2] == 1 && table[256 + 9] == 3 && table[256 + 4] == 0);
+  const auto supported = as<std::array<uint32_t, 256>>(admin.log_page(LogPage::kSupported, 1024));
+  CHECK(supported[0] == 1 && supported[2] == 1 && supported[0x70] == 0 && supported[0x0C] == 0);
+  // Pieces are the whole.
+  Bytes pieces = admin.log_page(LogPage::kCommandEffects, 1024).data;
+  for (const uint64_t offset : {1024u, 2048u, 3072u}) {
+    const Bytes piece = admin.log_page(LogPage::kCommandEffects, 1024, offset).data;
+    pieces.insert(pieces.end(), piece.begin(), piece.end());
+  }
+  CHECK(pieces == effects.data);
+  CHECK(admin.log_page(LogPage::kCommandEffects, 8192, 4000).ok());  // past the end: zeroes
+  CHECK(admin.log_page(LogPage::kSmart, 512, 516).failed_with(Status::kInvalidField));
+  CHECK(admin.log_page(LogPage::kSmart, 512, 2).failed_with(Status::kInvalidField));
+  CHECK(admin.log_page(LogPage::kSmart, 512, UINT64_MAX - 3).failed_with(Status::kInvalidField));
+  CHECK(admin.log_page(LogPage::kDiscovery, 1024).failed_with(Status::kInvalidLogPage));
+  CHECK(admin.log_page(static_cast<LogPage>(0x0C), 64).failed_with(Status::kInvalidLogPage));
+  CHECK(admin.admin(AdminOpcode::kGetLogPage, 2 | 127 << 16, 0, 256)
+            .failed_with(Status::kDataSglLengthInvalid));
+}
+
+void events() {
+  TargetThread target;
+  Session session(target.port());
+  Host& admin = session.admin;
+  const auto request = [&] {
+    nvme::Sqe sqe{};
+    sqe.opcode = static_cast<uint8_t>(AdminOpcode::kAsyncEventRequest);
+    sqe = Host::describe(sqe, 0, false);
+    sqe.cid = admin.next_cid();
+    admin.send(admin.capsule(sqe));
+    return sqe.cid;
+  };
+  const auto grow = [&] {
+    target.on_reactor([&](nvme::Target& t) {
+      target.volume->resize(target.volume->size_bytes() * 2);
+      t.volume_changed(target.volume);
+    });
+  };
+  const uint16_t first = request();
+  CHECK(admin.admin(AdminOpcode::kKeepAlive).ok());
+  grow();  // nobody asked to be told
+  CHECK(admin.admin(AdminOpcode::kSetFeatures, 0x0B, 0x100).ok());
+  grow();
+  const Outcome event = admin.await(first);
+  CHECK(event.ok() && event.result == 0x040002);
+  const uint16_t second = request();
+  grow();  // masked until the log is read
+  CHECK(admin.admin(AdminOpcode::kKeepAlive).ok());
+  CHECK(as<uint32_t>(admin.log_page(LogPage::kChangedNamespaces, 4096, 0, true)) == 1);
+  CHECK(as<uint32_t>(admin.log_page(LogPage::kChangedNamespaces, 4096)) == 1);
+  CHECK(as<uint32_t>(admin.log_page(LogPage::kChangedNamespaces, 4096)) == 0);
+  CHECK(as<nvme::IdentifyNamespace>(admin.identify(IdentifyCns::kNamespace, 1)).size == 4096 * 8);
+  grow();
+  CHECK(admin.await(second).result == 0x040002);
+  CHECK(session.io.read(4096 * 9, 1).ok());
+  // Four may wait, the fifth is refused.
+  for (int i = 0; i < 4; ++i) request();
+  CHECK(admin.await(request()).failed_with(Status::kAsyncEventLimitExceeded));
+}
+
+}  // namespace
+
+int main() {
+  properties();
+  identifies();
+  features();
+  log_pages();
+  events();
+  return finish("nvme_admin_test");
+}

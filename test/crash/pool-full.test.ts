@@ -1,0 +1,120 @@
+// A full pool fails what needs a block, and nothing else; space comes back by itself.
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import type { Client } from "../sim/client.js";
+import {
+  addVolume,
+  counters,
+  cutPower,
+  FEW_BLOCKS,
+  finish,
+  flush,
+  read,
+  smallPool,
+  write,
+} from "../sim/small-pool.js";
+import { ended, track } from "../sim/steps.js";
+
+const test = suite("pool full");
+
+async function fullPool(): Promise<Client> {
+  const client = await smallPool({ dataBlocks: FEW_BLOCKS });
+  await write(client, "a", 0, 60);
+  await write(client, "a", 500, 4);
+  await flush(client, "a");
+  await addVolume(client, "b");
+  return client;
+}
+
+async function outcome(
+  client: Client,
+  name: string,
+  sector: number,
+  count: number,
+): Promise<string> {
+  const done = await client.world.run(client.write(name, { sector, count }));
+  return done?.value ?? "nothing";
+}
+
+test("the write that needs a block fails with no-space; in-place writes, reads and flushes go on", async () => {
+  const client = await fullPool();
+  assert.is(await outcome(client, "b", 0, 1), "no-space");
+  assert.is(await outcome(client, "a", 510, 1), "no-space");
+  assert.ok(((await counters(client)).noSpace ?? 0) >= 2);
+  await write(client, "a", 0, 60);
+  await read(client, "a", 0, 60);
+  await flush(client, "a");
+  await cutPower(client);
+  await finish(client);
+});
+
+test("names can be made and deleted while the pool is full", async () => {
+  const client = await fullPool();
+  const { world } = client;
+  assert.is(await outcome(client, "b", 0, 1), "no-space");
+  await world.run(client.create("c", 1040));
+  await world.run(client.snapshot("a", "s"));
+  await world.run(client.cloneSnapshot("a@s", "d"));
+  assert.is(await outcome(client, "a", 0, 1), "no-space", "a's blocks are the snapshot's now");
+  await world.run(client.deleteVolume("d"));
+  await cutPower(client);
+  await finish(client);
+});
+
+test("after a delete the space comes back by itself", async () => {
+  const client = await fullPool();
+  const { world } = client;
+  assert.is(await outcome(client, "b", 0, 8), "no-space");
+  await world.run(client.deleteVolume("a"));
+  await world.quiesce();
+  await write(client, "b", 0, 40);
+  await finish(client);
+});
+
+test("after a discard the space comes back at the next tick", async () => {
+  const client = await fullPool();
+  const { world } = client;
+  assert.is(await outcome(client, "b", 0, 8), "no-space");
+  await world.run(client.discard("a", { sector: 0, count: 16 }));
+  world.tick();
+  await world.quiesce();
+  await write(client, "b", 0, 16);
+  assert.is(await outcome(client, "b", 500, 1), "no-space");
+  await finish(client);
+});
+
+test("a write that asks for blocks gets those that a checkpoint frees", async () => {
+  const client = await fullPool();
+  const { world } = client;
+  await world.run(client.discard("a", { sector: 0, count: 16 }));
+  await write(client, "b", 0, 8);
+  assert.is((await counters(client)).noSpace, 0);
+  await finish(client);
+});
+
+test("writes that fail for want of space leave nothing behind", async () => {
+  const client = await fullPool();
+  const { world } = client;
+  const works = [0, 4, 8, 500].map((sector) => track(client.write("b", { sector, count: 4 })));
+  works.push(track(client.write("a", { sector: 2, count: 4 })));
+  for (const work of works) assert.ok(await ended(world, work));
+  assert.equal(
+    works.map(({ value }) => value),
+    ["no-space", "no-space", "no-space", "no-space", "ok"],
+  );
+  await cutPower(client, { keep: "all" });
+  await finish(client);
+});
+
+test("a write larger than what is left fails whole, a smaller one succeeds", async () => {
+  const client = await fullPool();
+  const { world } = client;
+  await world.run(client.discard("a", { sector: 0, count: 4 }));
+  await world.run(client.checkpoint());
+  await world.quiesce();
+  assert.is(await outcome(client, "b", 0, 6), "no-space");
+  await write(client, "b", 0, 4);
+  await finish(client);
+});
+
+test.run();

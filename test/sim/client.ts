@@ -1,0 +1,436 @@
+// Whoever uses a pool: submits block I/O and changes of the catalogue, any number of them at a
+// time, and enters them in the books. After a crash it finds out what became of that which was
+// under way, and holds the pool to everything that was acknowledged.
+import { assert } from "../../engine/base/assert.js";
+import { SECTOR_BYTES } from "../../engine/base/constants.js";
+import { isPandoError } from "../../engine/base/errors.js";
+import { checkStore } from "../../engine/core/check.js";
+import { getSpaceRecord } from "../../engine/store/catalogue.js";
+import { IO_OP, type IoResult } from "../../native/native.js";
+import { sectorsOf } from "./blocks.js";
+import { Books, HOLE, type Range, type SnapshotBook, type VolumeBook } from "./books.js";
+import { type History, type Mark, written } from "./history.js";
+import type { Scheduler, World } from "./world.js";
+
+/** A change of the catalogue that is under way: after a crash either is right. */
+interface Pending {
+  /** Looks whether it happened, and takes it into the books. */
+  resolve(found: Found): void;
+}
+
+interface Found {
+  volumes: Map<string, number>;
+  snapshots: Set<string>;
+}
+
+/** An I/O's status that is no surprise. */
+export type Outcome = IoResult["status"];
+
+export class Client {
+  readonly world: World;
+  readonly #books = new Books();
+  /** Names that a change under way is about. */
+  readonly busy = new Set<string>();
+  /** What is read to compare a whole volume. */
+  readonly places: readonly Range[];
+  underWay = 0;
+  readonly #pending = new Set<Pending>();
+  #version = 0;
+  #temporary = 0;
+  /** Since the volumes were compared the last time. */
+  #lostPower = false;
+
+  constructor(world: World, places: readonly Range[]) {
+    this.world = world;
+    this.places = places;
+  }
+
+  // Block I/O. Each submits at once, and resolves with the status.
+
+  async write(name: string, range: Range, options: { fua?: boolean } = {}): Promise<Outcome> {
+    const versions = Array.from({ length: range.count }, () => ++this.#version);
+    const marks = versions.map((version, at) => ({ sector: range.sector + at, version }));
+    return this.#change(name, IO_OP.write, range, marks, sectorsOf(versions), options.fua ?? false);
+  }
+
+  /** Whole blocks of the range become holes. */
+  async discard(name: string, range: Range, options: { fua?: boolean } = {}): Promise<Outcome> {
+    const block = this.world.superblock.blockSizeBytes / SECTOR_BYTES;
+    const first = Math.ceil(range.sector / block) * block;
+    const end = Math.floor((range.sector + range.count) / block) * block;
+    const marks: { sector: number; version: number }[] = [];
+    for (let sector = first; sector < end; sector++) marks.push({ sector, version: 0 });
+    return this.#change(name, IO_OP.discard, range, marks, null, options.fua ?? false);
+  }
+
+  async writeZeroes(name: string, range: Range, options: { fua?: boolean } = {}): Promise<Outcome> {
+    const marks = Array.from({ length: range.count }, (_, at) => ({
+      sector: range.sector + at,
+      version: 0,
+    }));
+    return this.#change(name, IO_OP.writeZeroes, range, marks, null, options.fua ?? false);
+  }
+
+  async flush(name: string): Promise<Outcome> {
+    const volume = this.#books.volume(name);
+    const since = this.#books.tick();
+    const { status } = await this.#io(volume, IO_OP.flush, { sector: 0, count: 0 }, null, false);
+    const now = this.#books.tick();
+    if (status === "ok")
+      for (const history of volume.histories.values()) history.flushed(since, now);
+    return status;
+  }
+
+  /** Reads and compares. */
+  async read(name: string, range: Range): Promise<Outcome> {
+    const volume = this.#books.volume(name);
+    const from = this.#books.tick();
+    const { status, data } = await this.#io(volume, IO_OP.read, range, null, false);
+    const to = this.#books.tick();
+    if (status !== "ok") return status;
+    this.#books.compare(volume, range, data, (history) => history.visible(from, to), "read");
+    return status;
+  }
+
+  // The catalogue. Each refuses nothing: the caller picks names that are free and not busy.
+
+  create(name: string, sectors: number): Promise<void> {
+    const add = (): void => this.#books.addVolume(name, sectors, () => HOLE);
+    return this.#alter([name], () => this.pool.createVolume(name, sectors * SECTOR_BYTES), {
+      done: add,
+      resolve: (found) => {
+        if (found.volumes.has(name)) add();
+      },
+    });
+  }
+
+  snapshot(name: string, snapshot: string): Promise<void> {
+    const volume = this.#books.volume(name);
+    const key = `${name}@${snapshot}`;
+    const from = this.#books.tick();
+    const add = (): void => {
+      const image = this.#books.imageOf(volume, from);
+      this.snapshots.set(key, { image, sectors: volume.sectors });
+    };
+    return this.#pinned(volume, [key], () => this.pool.createSnapshot(name, snapshot), {
+      done: () => {
+        add();
+        this.#books.frozen(volume, from);
+      },
+      resolve: (found) => {
+        if (found.snapshots.has(key)) add();
+      },
+    });
+  }
+
+  cloneSnapshot(key: string, name: string): Promise<void> {
+    const [volume, snapshot] = key.split("@") as [string, string];
+    const source = this.snapshots.get(key);
+    assert(source !== undefined, `${key} exists`);
+    const add = (): void =>
+      this.#books.addVolume(name, source.sectors, (sector) => source.image.at(sector));
+    return this.#alter([name], () => this.pool.cloneVolume({ volume, snapshot }, name), {
+      done: add,
+      resolve: (found) => {
+        if (found.volumes.has(name)) add();
+      },
+    });
+  }
+
+  cloneVolume(source: string, name: string): Promise<void> {
+    const volume = this.#books.volume(source);
+    const from = this.#books.tick();
+    const add = (): void => {
+      const image = this.#books.imageOf(volume, from);
+      this.#books.addVolume(name, volume.sectors, (sector) => image.at(sector));
+    };
+    const origin = { volume: source, snapshot: null };
+    return this.#pinned(volume, [name], () => this.pool.cloneVolume(origin, name), {
+      done: () => {
+        add();
+        this.#books.frozen(volume, from);
+      },
+      resolve: (found) => {
+        if (found.volumes.has(name)) add();
+      },
+    });
+  }
+
+  async deleteVolume(name: string): Promise<void> {
+    this.busy.add(name);
+    await this.close(name);
+    const remove = (): void => {
+      this.volumes.delete(name);
+    };
+    await this.#alter([name], () => this.pool.deleteVolume(name), {
+      done: remove,
+      resolve: (found) => {
+        if (!found.volumes.has(name)) remove();
+      },
+    });
+  }
+
+  deleteSnapshot(key: string): Promise<void> {
+    const [volume, snapshot] = key.split("@") as [string, string];
+    const remove = (): void => {
+      this.snapshots.delete(key);
+    };
+    return this.#alter([key], () => this.pool.deleteSnapshot(volume, snapshot), {
+      done: remove,
+      resolve: (found) => {
+        if (!found.snapshots.has(key)) remove();
+      },
+    });
+  }
+
+  resize(name: string, sectors: number): Promise<void> {
+    const volume = this.#books.volume(name);
+    return this.#alter([name], () => this.pool.resizeVolume(name, sectors * SECTOR_BYTES), {
+      done: () => {
+        volume.sectors = sectors;
+      },
+      resolve: (found) => {
+        const bytes = found.volumes.get(name);
+        if (bytes === sectors * SECTOR_BYTES) volume.sectors = sectors;
+      },
+    });
+  }
+
+  /** Opens the volume in the data path, if it is not. */
+  async open(name: string): Promise<void> {
+    const volume = this.#books.volume(name);
+    if (volume.held) return;
+    volume.moving = true;
+    await this.#counted(this.pool.hold(name));
+    volume.moving = false;
+    volume.held = true;
+  }
+
+  async close(name: string): Promise<void> {
+    const volume = this.#books.volume(name);
+    if (!volume.held) return;
+    volume.moving = true;
+    await this.#counted(this.pool.release(name));
+    volume.held = false;
+    volume.moving = false;
+  }
+
+  checkpoint(): Promise<void> {
+    return this.#counted(this.pool.checkpoint());
+  }
+
+  /**
+   * The process has died: nothing that was under way will be answered. If power was not lost,
+   * everything that was acknowledged is still there: a host that stays up will not write it again.
+   */
+  died(how: "kill" | "power"): void {
+    if (how === "power") this.#lostPower = true;
+    this.busy.clear();
+    this.underWay = 0;
+    for (const volume of this.volumes.values()) {
+      volume.held = false;
+      volume.moving = false;
+      volume.pins = 0;
+    }
+  }
+
+  /**
+   * The pool was opened again: finds out what happened to what was under way, compares every
+   * volume, and forgets what cannot come back.
+   */
+  async resume(scheduler?: Scheduler): Promise<void> {
+    const found = await this.#found();
+    for (const pending of this.#pending) pending.resolve(found);
+    this.#pending.clear();
+    this.#compareNames(found);
+    this.checkStore();
+    for (const volume of [...this.volumes.values()]) {
+      await this.#compareVolume(volume, true, scheduler);
+    }
+    this.#lostPower = false;
+  }
+
+  /** Reads everything that there is, snapshots too. */
+  async compareAll(scheduler?: Scheduler): Promise<void> {
+    assert(this.underWay === 0, "nothing is under way");
+    this.#compareNames(await this.#found());
+    for (const volume of [...this.volumes.values()])
+      await this.#compareVolume(volume, false, scheduler);
+    for (const key of [...this.snapshots.keys()]) {
+      const name = `temporary-${++this.#temporary}`;
+      const options = scheduler === undefined ? {} : { scheduler };
+      await this.world.run(this.cloneSnapshot(key, name), options);
+      await this.#compareVolume(this.#books.volume(name), false, scheduler);
+      await this.world.run(this.deleteVolume(name), options);
+    }
+  }
+
+  /** Deletes everything; afterwards nothing may be left. */
+  async deleteAll(): Promise<void> {
+    const { world } = this;
+    for (const key of [...this.snapshots.keys()]) await world.run(this.deleteSnapshot(key));
+    for (const name of [...this.volumes.keys()]) await world.run(this.deleteVolume(name));
+    await world.run(world.pool.settle());
+    await world.quiesce();
+    this.checkStore();
+    const { layers, indexBlocks, ownedBlocks } = checkStore(world.store);
+    assert(layers === 0 && indexBlocks === 0 && ownedBlocks === 0, "nothing is left in the store");
+    assert(getSpaceRecord(world.store).allocatedBlocks === 0, "nothing is left in the free map");
+    const info = (await world.run(world.pool.info()))?.value;
+    assert(info?.usedBytes === 0, `${info?.usedBytes} bytes are still in use`);
+  }
+
+  checkStore(): void {
+    const { problems } = checkStore(this.world.store);
+    if (problems.length > 0) throw new Error(`the store is not clean: ${problems.join("; ")}`);
+  }
+
+  get volumes(): Map<string, VolumeBook> {
+    return this.#books.volumes;
+  }
+
+  /** By `volume@snapshot`. */
+  get snapshots(): Map<string, SnapshotBook> {
+    return this.#books.snapshots;
+  }
+
+  get digest(): number {
+    return this.#books.digest;
+  }
+
+  get pool(): World["pool"] {
+    return this.world.pool;
+  }
+
+  async #change(
+    name: string,
+    op: number,
+    range: Range,
+    changes: { sector: number; version: number }[],
+    data: Uint8Array | null,
+    fua: boolean,
+  ): Promise<Outcome> {
+    const volume = this.#books.volume(name);
+    const began = this.#books.tick();
+    const marks: Mark[] = changes.map(({ sector, version }) =>
+      this.#books.history(volume, sector).begin(written(version), began),
+    );
+    const { status } = await this.#io(volume, op, range, data, fua);
+    const ended = this.#books.tick();
+    for (const mark of marks) {
+      mark.ended = ended;
+      mark.ok = status === "ok";
+      if (mark.ok && fua) mark.durable = ended;
+    }
+    return status;
+  }
+
+  async #io(
+    volume: VolumeBook,
+    op: number,
+    { sector, count }: Range,
+    data: Uint8Array | null,
+    fua: boolean,
+  ): Promise<IoResult> {
+    const offset = sector * SECTOR_BYTES;
+    const io = this.pool.io(volume.name, op, offset, count * SECTOR_BYTES, data, fua);
+    const result = await this.#counted(io);
+    this.#books.fold(op, sector, count, result.status.length);
+    return result;
+  }
+
+  async #counted<T>(work: Promise<T>): Promise<T> {
+    this.underWay++;
+    try {
+      return await work;
+    } finally {
+      this.underWay--;
+    }
+  }
+
+  async #pinned(
+    volume: VolumeBook,
+    names: string[],
+    work: () => Promise<unknown>,
+    change: Pending & { done: () => void },
+  ): Promise<void> {
+    volume.pins++;
+    try {
+      await this.#alter(names, work, change);
+    } finally {
+      volume.pins--;
+    }
+  }
+
+  async #alter(
+    names: string[],
+    work: () => Promise<unknown>,
+    change: Pending & { done: () => void },
+  ): Promise<void> {
+    for (const name of names) this.busy.add(name);
+    this.#pending.add(change);
+    this.#books.tick();
+    try {
+      await this.#counted(work());
+      this.#pending.delete(change);
+      change.done();
+    } catch (error) {
+      // Refused for good, unless the pool is broken or closed: then opening it again shows.
+      const unknown = isPandoError(error, "EIO") || isPandoError(error, "ECLOSED");
+      if (!unknown) this.#pending.delete(change);
+      throw error;
+    } finally {
+      for (const name of names) this.busy.delete(name);
+    }
+  }
+
+  async #found(): Promise<Found> {
+    const volumes = (await this.world.run(this.pool.listVolumes()))?.value ?? [];
+    const snapshots = (await this.world.run(this.pool.listSnapshots()))?.value ?? [];
+    return {
+      volumes: new Map(volumes.map(({ name, sizeBytes }) => [name, sizeBytes])),
+      snapshots: new Set(snapshots.map(({ volume, name }) => `${volume}@${name}`)),
+    };
+  }
+
+  #compareNames(found: Found): void {
+    const expected = [...this.volumes.values()].map((v) => `${v.name} ${v.sectors * SECTOR_BYTES}`);
+    const there = [...found.volumes].map(([name, bytes]) => `${name} ${bytes}`);
+    same("volumes", there, expected);
+    same("snapshots", [...found.snapshots], [...this.snapshots.keys()]);
+  }
+
+  async #compareVolume(volume: VolumeBook, crashed: boolean, scheduler?: Scheduler): Promise<void> {
+    const options = scheduler === undefined ? {} : { scheduler };
+    await this.world.run(this.open(volume.name), options);
+    for (const place of this.places) {
+      const count = Math.min(place.count, volume.sectors - place.sector);
+      if (count <= 0) continue;
+      const range = { sector: place.sector, count };
+      const from = this.#books.tick();
+      const io = this.#io(volume, IO_OP.read, range, null, false);
+      const result = (await this.world.run(io, options))?.value;
+      assert(result?.status === "ok", `reading ${volume.name} ends with ${result?.status}`);
+      const allowed = (history: History): Mark[] =>
+        crashed && this.#lostPower
+          ? history.durableOrNewer()
+          : history.visible(from, this.#books.tick());
+      this.#books.compare(
+        volume,
+        range,
+        result.data,
+        allowed,
+        crashed ? "after a crash" : "at rest",
+        crashed,
+      );
+    }
+    await this.world.run(this.close(volume.name), options);
+  }
+}
+
+function same(what: string, found: string[], expected: string[]): void {
+  const a = [...found].sort().join(", ");
+  const b = [...expected].sort().join(", ");
+  if (a !== b)
+    throw new Error(`${what}: there are ${a || "none"}, and there should be ${b || "none"}`);
+}

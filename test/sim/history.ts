@@ -1,0 +1,173 @@
+// What a sector may read as, given everything that was asked of it and when.
+//
+// Each change of a sector is a mark: when it was submitted, when it ended, from when on it must be
+// durable. Changes that overlap in time may take effect in either order, so a read may give any
+// mark that was not certainly overwritten before the read began: overwritten by a change that was
+// submitted after the mark had ended, and that had ended by then. After a crash it may give any
+// that was not certainly overwritten by a change that is durable. Each 512 bytes count alone: a
+// sector may be torn between the units that the device writes whole.
+//
+// An image is a volume as it was at one instant between two moments: each sector is one of some
+// marks, and all together must fit one instant. Sectors are settled as they are read.
+import { UNITS_PER_SECTOR } from "./blocks.js";
+
+export interface Content {
+  mayBe(unit: number, version: number): boolean;
+  /** It was seen to be so. Throws if that contradicts what was seen before. */
+  settle(unit: number, version: number): void;
+}
+
+export interface Mark {
+  content: Content;
+  began: number;
+  /** Infinity while it is under way. */
+  ended: number;
+  /** It said that it was done; otherwise it may have happened in part. */
+  ok: boolean;
+  /** From when on it survives a crash; Infinity: it may not. */
+  durable: number;
+}
+
+export const NEVER = Number.POSITIVE_INFINITY;
+export const ALWAYS = Number.NEGATIVE_INFINITY;
+
+export function written(version: number): Content {
+  return {
+    mayBe: (_unit, seen) => seen === version,
+    settle: () => undefined,
+  };
+}
+
+export function observed(versions: readonly number[]): Content {
+  return {
+    mayBe: (unit, seen) => versions[unit] === seen,
+    settle: () => undefined,
+  };
+}
+
+export class History {
+  #marks: Mark[];
+
+  constructor(first: Content) {
+    this.#marks = [initial(first)];
+  }
+
+  begin(content: Content, now: number): Mark {
+    const mark = { content, began: now, ended: NEVER, ok: false, durable: NEVER };
+    this.#marks.push(mark);
+    return mark;
+  }
+
+  /** A flush that was submitted at `since` is acknowledged. */
+  flushed(since: number, now: number): void {
+    for (const mark of this.#marks) {
+      if (mark.ok && mark.ended < since) mark.durable = Math.min(mark.durable, now);
+    }
+  }
+
+  /** What may be seen by somebody who looked between these moments. */
+  visible(from: number, to: number): Mark[] {
+    return this.#marks.filter(
+      (mark) => mark.began < to && !this.#overwriters(mark).some((newer) => newer.ended < from),
+    );
+  }
+
+  /** What may be found after a crash. */
+  durableOrNewer(): Mark[] {
+    return this.#marks.filter(
+      (mark) => !this.#overwriters(mark).some((newer) => newer.durable < NEVER),
+    );
+  }
+
+  /** When the mark was overwritten for certain. */
+  overwrittenAt(mark: Mark): number {
+    return Math.min(NEVER, ...this.#overwriters(mark).map((newer) => newer.ended));
+  }
+
+  /** It was found to be this after a crash, durably. */
+  reset(versions: readonly number[]): void {
+    this.#marks = [initial(observed(versions))];
+  }
+
+  #overwriters(mark: Mark): Mark[] {
+    return this.#marks.filter((newer) => newer.ok && mark.ended < newer.began);
+  }
+}
+
+/** One of `marks` has this version; if only one can have, it has. False: none. */
+export function settle(marks: readonly Mark[], unit: number, version: number): boolean {
+  const fitting = marks.filter(({ content }) => content.mayBe(unit, version));
+  if (fitting.length === 1) fitting[0]?.content.settle(unit, version);
+  return fitting.length > 0;
+}
+
+interface Candidate {
+  mark: Mark;
+  /** The instant was not after this. */
+  until: number;
+}
+
+/** A volume at one instant. */
+export class Image {
+  #from: number;
+  #to: number;
+  readonly #histories: ReadonlyMap<number, Candidate[]>;
+  readonly #other: (sector: number) => Content;
+  readonly #seen = new Map<number, (number | undefined)[]>();
+
+  /** `other`: what sectors are that have no history. */
+  constructor(
+    histories: ReadonlyMap<number, History>,
+    other: (sector: number) => Content,
+    between: { from: number; to: number },
+  ) {
+    this.#from = between.from;
+    this.#to = between.to;
+    this.#other = other;
+    this.#histories = new Map(
+      [...histories].map(([sector, history]) => [
+        sector,
+        history
+          .visible(between.from, between.to)
+          .map((mark) => ({ mark, until: history.overwrittenAt(mark) })),
+      ]),
+    );
+  }
+
+  at(sector: number): Content {
+    const candidates = this.#histories.get(sector);
+    if (candidates === undefined) return this.#other(sector);
+    return {
+      mayBe: (unit, version) => {
+        const seen = this.#seen.get(sector)?.[unit];
+        if (seen !== undefined) return seen === version;
+        return candidates.some(({ mark }) => mark.content.mayBe(unit, version));
+      },
+      settle: (unit, version) => this.#settle(sector, candidates, unit, version),
+    };
+  }
+
+  #settle(sector: number, candidates: Candidate[], unit: number, version: number): void {
+    let seen = this.#seen.get(sector);
+    if (seen === undefined) {
+      seen = new Array<number | undefined>(UNITS_PER_SECTOR).fill(undefined);
+      this.#seen.set(sector, seen);
+    }
+    if (seen[unit] === version) return;
+    seen[unit] = version;
+    const fitting = candidates.filter(({ mark }) => mark.content.mayBe(unit, version));
+    const [only] = fitting;
+    if (only === undefined || fitting.length > 1) return;
+    only.mark.content.settle(unit, version);
+    this.#from = Math.max(this.#from, only.mark.began);
+    this.#to = Math.min(this.#to, only.until);
+    if (this.#from < this.#to) return;
+    throw new Error(
+      `sector ${sector} is of another instant than the rest: after ${this.#from}, before ${this.#to}`,
+    );
+  }
+}
+
+function initial(content: Content): Mark {
+  return { content, began: ALWAYS, ended: ALWAYS, ok: true, durable: ALWAYS };
+}

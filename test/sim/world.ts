@@ -1,0 +1,413 @@
+// The engine in a simulation: the production data path on the simulated disk, the production core
+// on the model store, nothing moving but by a step. A step completes one operation of the disk,
+// lets the store take one, or brings a question about the index or its answer a leg further; which,
+// the scheduler says.
+import { assert } from "../../engine/base/assert.js";
+import type { Clock } from "../../engine/base/clock.js";
+import { makeLog } from "../../engine/base/log.js";
+import { Pool } from "../../engine/core/pool.js";
+import { type Recovered, recover } from "../../engine/core/recovery.js";
+import {
+  putIdsRecord,
+  putJournalRecord,
+  putPoolRecord,
+  putSpaceRecord,
+} from "../../engine/store/catalogue.js";
+import {
+  DATA_ALIGNMENT_BYTES,
+  encodeSuperblock,
+  type Superblock,
+} from "../../engine/store/superblock.js";
+import { type Addon, native, type PendingDiskOp, SURVIVORS } from "../../native/native.js";
+import { ModelStore, type StoreStep } from "./model-store.js";
+
+export type Survivors = keyof typeof SURVIVORS;
+
+export interface WorldOptions {
+  dataBlocks: number;
+  journalBlocks?: number;
+  blockSizeBytes?: number;
+  atomicUnit?: 512 | 4096;
+  indexCacheBytes?: number;
+  dirtyLimit?: number;
+  /** Of the first journal block: how far from the ring's end the journal begins. */
+  firstSequence?: number;
+}
+
+/** A question waits for the index service to read the store; an answer is on its way back. */
+export type IndexStep = "question" | "answer";
+
+export interface Choice {
+  kind: PendingDiskOp["kind"] | StoreStep | IndexStep;
+  /** Disk operations: where. */
+  offset: number;
+  length: number;
+  /** Lets the thing happen; a disk operation fails with `errno` if it is not 0. */
+  take(errno?: number): void;
+}
+
+/**
+ * What a checkpoint is doing; "last": index blocks are put, the transaction with the tail is not
+ * durable.
+ */
+export type CheckpointPhase = "none" | "begin" | "batches" | "last";
+
+/** Picks the next thing to happen; null: nothing that is there may happen yet. */
+export type Scheduler = (choices: Choice[]) => Choice | null;
+
+export const firstCome: Scheduler = (choices) => choices[0] ?? null;
+
+const BOOT_ID = "simulation";
+
+export class World {
+  readonly superblock: Superblock;
+  readonly #options: WorldOptions;
+  #device: number;
+  #store: ModelStore;
+  #storeSteps: { step: StoreStep; resolve: () => void }[] = [];
+  #indexSteps: { step: IndexStep; take: () => void }[] = [];
+  #pool: Pool | null = null;
+  #uuids = 0;
+  #ticks: (() => void)[] = [];
+  checkpointPhase: CheckpointPhase = "none";
+  /** What recovery said at the last opening. */
+  recovered: Recovered | null = null;
+  /** Steps taken since the world began, by kind. */
+  readonly steps: Record<Choice["kind"], number> = {
+    read: 0,
+    write: 0,
+    "write-durable": 0,
+    flush: 0,
+    commit: 0,
+    durable: 0,
+    question: 0,
+    answer: 0,
+  };
+
+  constructor(options: WorldOptions, from?: World) {
+    this.#options = options;
+    const blockSizeBytes = options.blockSizeBytes ?? 4096;
+    const journalBlocks = options.journalBlocks ?? 256;
+    const dataOffsetBytes = DATA_ALIGNMENT_BYTES * 2;
+    assert(journalBlocks * 4096 <= DATA_ALIGNMENT_BYTES, "a simulated journal has up to 1 MiB");
+    this.superblock = {
+      version: 1,
+      blockSizeBytes,
+      uuid: this.#newUuid(),
+      generation: 1,
+      deviceSizeBytes: dataOffsetBytes + options.dataBlocks * blockSizeBytes,
+      journalOffsetBytes: DATA_ALIGNMENT_BYTES,
+      journalBlocks,
+      dataOffsetBytes,
+      dataBlocks: options.dataBlocks,
+    };
+    if (from !== undefined) {
+      this.superblock = from.superblock;
+      this.#device = native.simDiskFork(from.#device);
+      this.#store = from.#store.fork({ schedule: this.#schedule });
+      this.#uuids = from.#uuids;
+      return;
+    }
+    this.#device = native.simDiskFork(usedDisk(this.superblock, options.atomicUnit ?? 4096));
+    for (const offset of [0, 64 * 1024]) {
+      native.simDiskWrite(this.#device, offset, encodeSuperblock(this.superblock));
+    }
+    native.deviceFlush(this.#device);
+    this.#store = new ModelStore({ schedule: this.#schedule });
+  }
+
+  /**
+   * Another world with the same device and store, nothing under way: only while the pool is closed.
+   */
+  fork(): World {
+    assert(this.#pool === null, "a world in service cannot be forked");
+    return new World(this.#options, this);
+  }
+
+  get isOpen(): boolean {
+    return this.#pool !== null;
+  }
+
+  get pool(): Pool {
+    assert(this.#pool !== null, "the pool is open");
+    return this.#pool;
+  }
+
+  get store(): ModelStore {
+    return this.#store;
+  }
+
+  get device(): number {
+    return this.#device;
+  }
+
+  /** Everything that happened, in one number. */
+  get stepCount(): number {
+    return Object.values(this.steps).reduce((sum, count) => sum + count, 0);
+  }
+
+  /** Writes the store's first records, as making a pool does. */
+  async format(): Promise<void> {
+    const { uuid, generation, blockSizeBytes, dataBlocks, journalBlocks } = this.superblock;
+    await this.run(
+      this.#store.transact((txn) => {
+        putPoolRecord(txn, {
+          version: 1,
+          uuid,
+          generation,
+          blockSize: blockSizeBytes,
+          dataBlocks,
+          journalBlocks,
+        });
+        putJournalRecord(txn, { epoch: 1, tail: this.#options.firstSequence ?? 1 });
+        putIdsRecord(txn, { nextLayer: 1 });
+        putSpaceRecord(txn, { allocatedBlocks: 0 });
+      }),
+    );
+  }
+
+  /** Recovers and opens, step by step, so that `interrupt` may end it in the middle. */
+  async open(options: { scheduler?: Scheduler; interrupt?: () => boolean } = {}): Promise<boolean> {
+    const device = {
+      sizeBytes: this.superblock.deviceSizeBytes,
+      read: (offset: number, length: number) => native.deviceRead(this.#device, offset, length),
+      flush: async () => native.deviceFlush(this.#device),
+    };
+    const recovering = recover(this.#store, device, {
+      spansPerTransaction: 2,
+      unflushed: { memory: native.simSharedRead(this.#device), bootId: BOOT_ID },
+    });
+    const done = await this.run(recovering, options);
+    if (done === null) return false;
+    this.recovered = done.value;
+    this.#pool = new Pool({
+      addon: this.#addon,
+      device: this.#device,
+      store: this.#store,
+      recovered: done.value,
+      clock: this.#clock,
+      log: silent,
+      newUuid: () => this.#newUuid(),
+      news: { hostDenied: () => {}, resized: () => {}, exportsChanged: () => {} },
+      memory: { sharedPath: "", bootId: BOOT_ID },
+      path: "simulation",
+      indexCacheBytes: this.#options.indexCacheBytes ?? 1024 * 1024,
+      dirtyLimit: this.#options.dirtyLimit ?? 1000,
+    });
+    return true;
+  }
+
+  /**
+   * Steps until `work` is settled; gives its result, or null if `interrupt` said so before a step.
+   * Throws what it throws, and if nothing is left to happen while it still waits.
+   */
+  async run<T>(
+    work: Promise<T>,
+    options: { scheduler?: Scheduler; interrupt?: () => boolean } = {},
+  ): Promise<{ value: T } | null> {
+    let outcome: { value: T } | { error: unknown } | null = null;
+    work.then(
+      (value) => {
+        outcome = { value };
+      },
+      (error: unknown) => {
+        outcome = { error };
+      },
+    );
+    for (;;) {
+      await this.settle();
+      if (outcome !== null) break;
+      if (options.interrupt?.() === true) return null;
+      const choice = (options.scheduler ?? firstCome)(this.choices());
+      assert(choice !== null, "deadlock: nothing can happen, and somebody waits");
+      choice.take();
+    }
+    const settled = outcome as { value: T } | { error: unknown };
+    if ("error" in settled) throw settled.error;
+    return settled;
+  }
+
+  /**
+   * Everything that can happen now, the oldest first: the disk's operations, then the index
+   * service's, then the store's.
+   */
+  choices(): Choice[] {
+    const choices: Choice[] = native.simDiskPending(this.#device).map((op, index) => ({
+      kind: op.kind,
+      offset: op.offset,
+      length: op.length,
+      take: (errno = 0) => {
+        this.steps[op.kind]++;
+        native.simDiskComplete(this.#device, index, errno, this.stepCount);
+      },
+    }));
+    for (const waiting of this.#indexSteps) {
+      choices.push({
+        kind: waiting.step,
+        offset: 0,
+        length: 0,
+        take: () => {
+          this.steps[waiting.step]++;
+          this.#indexSteps.splice(this.#indexSteps.indexOf(waiting), 1);
+          waiting.take();
+        },
+      });
+    }
+    const [next] = this.#storeSteps;
+    if (next !== undefined) {
+      choices.push({
+        kind: next.step,
+        offset: 0,
+        length: 0,
+        take: () => {
+          this.steps[next.step]++;
+          this.#storeSteps.shift();
+          next.resolve();
+        },
+      });
+    }
+    return choices;
+  }
+
+  /** Lets both languages come to rest: every message delivered, every promise chain run. */
+  async settle(): Promise<void> {
+    for (let quiet = 0; quiet < 2; ) {
+      const ran = this.#pool === null ? 0 : native.poolDrain(this.#pool.handle);
+      await new Promise((resolve) => setImmediate(resolve));
+      quiet = ran === 0 ? quiet + 1 : 0;
+    }
+  }
+
+  /** The engine's timers come due. */
+  tick(): void {
+    for (const tick of [...this.#ticks]) tick();
+  }
+
+  /** Steps until nothing is left to happen. */
+  async quiesce(scheduler: Scheduler = firstCome): Promise<void> {
+    for (;;) {
+      await this.settle();
+      const choices = this.choices();
+      if (choices.length === 0) return;
+      (scheduler(choices) ?? (choices[0] as Choice)).take();
+    }
+  }
+
+  /**
+   * Power is cut: `survivors` of what the disk had not flushed, and `kept` of the transactions that
+   * were not durable.
+   */
+  cutPower(survivors: Survivors, seed: number, kept: (limit: number) => number): void {
+    // The disk first: what is pending there lies in the pool's memory.
+    native.simDiskCutPower(this.#device, SURVIVORS[survivors], seed);
+    this.#die();
+    this.#store = this.#store.crash(true, kept, { schedule: this.#schedule });
+  }
+
+  /** The process is killed: caches stay, requests under way land or not. */
+  kill(seed: number): void {
+    native.simDiskKill(this.#device, seed);
+    this.#die();
+    this.#store = this.#store.crash(false, () => 0, { schedule: this.#schedule });
+  }
+
+  /** A clean stop. */
+  async close(scheduler: Scheduler = firstCome): Promise<void> {
+    await this.run(this.pool.close(), { scheduler });
+    assert(native.simDiskPendingCount(this.#device) === 0, "a closed pool leaves the disk alone");
+    this.#die();
+    this.#store = this.#store.fork({ schedule: this.#schedule });
+  }
+
+  /** Ends the world; its memory goes. */
+  destroy(): void {
+    native.simDiskKill(this.#device, 0);
+    this.#die();
+    native.deviceClose(this.#device);
+  }
+
+  #die(): void {
+    if (this.#pool !== null) native.poolClose(this.#pool.handle);
+    this.#pool = null;
+    this.#storeSteps = [];
+    this.#indexSteps = [];
+    this.#ticks = [];
+    this.checkpointPhase = "none";
+  }
+
+  readonly #schedule = (step: StoreStep): Promise<void> =>
+    new Promise((resolve) => {
+      this.#storeSteps.push({ step, resolve });
+    });
+
+  /**
+   * The addon, with the index service at arm's length: it reads at one step and answers at another.
+   */
+  readonly #addon: Addon = {
+    ...native,
+    poolOpen: (device, options, onEvent) =>
+      native.poolOpen(device, options, (event) => {
+        if (event.type === "index") this.#later("question", () => onEvent(event));
+        else onEvent(event);
+      }),
+    checkpointBegin: (pool) => {
+      this.checkpointPhase = "begin";
+      return native.checkpointBegin(pool);
+    },
+    checkpointTake: async (pool, limit) => {
+      this.checkpointPhase = "batches";
+      const batch = await native.checkpointTake(pool, limit);
+      if (batch.layers.length === 0) this.checkpointPhase = "last";
+      return batch;
+    },
+    checkpointEnd: (pool, success) => {
+      this.checkpointPhase = "none";
+      return native.checkpointEnd(pool, success);
+    },
+    poolClose: (pool) => {
+      native.poolClose(pool);
+      this.#pool = null;
+    },
+    // Its contents are to be found when it is opened again.
+    deviceClose: () => undefined,
+    indexAnswer: (...answer) => this.#later("answer", () => native.indexAnswer(...answer)),
+  };
+
+  #later(step: IndexStep, take: () => void): void {
+    this.#indexSteps.push({ step, take });
+  }
+
+  readonly #clock: Clock = {
+    now: () => "2026-01-01T00:00:00.000Z",
+    every: (_interval, run) => {
+      this.#ticks.push(run);
+      return () => {
+        this.#ticks = this.#ticks.filter((tick) => tick !== run);
+      };
+    },
+  };
+
+  #newUuid(): string {
+    this.#uuids++;
+    return `00000000-0000-4000-8000-${this.#uuids.toString(16).padStart(12, "0")}`;
+  }
+}
+
+const usedDisks = new Map<string, number>();
+
+/**
+ * A disk that has had other data on it: what nobody has written reads as no version of anything.
+ */
+function usedDisk({ deviceSizeBytes }: Superblock, atomicUnit: 512 | 4096): number {
+  const key = `${deviceSizeBytes}/${atomicUnit}`;
+  let disk = usedDisks.get(key);
+  if (disk === undefined) {
+    disk = native.simDiskCreate(deviceSizeBytes, atomicUnit);
+    native.simDiskWrite(disk, 0, new Uint8Array(deviceSizeBytes).fill(0xa5));
+    native.deviceFlush(disk);
+    usedDisks.set(key, disk);
+  }
+  return disk;
+}
+
+const silent = makeLog("fatal");

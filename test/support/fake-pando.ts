@@ -1,0 +1,33 @@
+// `pando` with an engine that has no pool behind it: every command in a process of its own, without
+// a native build. The volume "in-use" is there and open from the start; a pool path that contains
+// "busy" is taken, one that contains "damaged" does not check clean.
+import { PandoError } from "../../engine/base/errors.js";
+import { run } from "../../engine/cli/cli.js";
+import type { Engine } from "../../engine/daemon.js";
+import { FakePool } from "./fake-pool.js";
+
+const engine: Engine = {
+  async openPool(config) {
+    if (config.pool.includes("busy")) {
+      throw new PandoError("EBUSY", `the pool ${config.pool} is open in process 4711`, {
+        path: config.pool,
+        hint: "stop that daemon first",
+      });
+    }
+    const pool = new FakePool(config.pool);
+    await pool.createVolume("in-use", 4096);
+    pool.open("in-use", { frontEnd: "nvme-tcp", hostNqn: "nqn.2014-08.org.example:a", count: 1 });
+    return { pool, close: () => pool.close() };
+  },
+  async createPool(path, options) {
+    const { sizeBytes = 2 ** 30, blockSizeBytes = 4096 } = options;
+    return { path, uuid: "00000000-0000-4000-8000-000000000000", sizeBytes, blockSizeBytes };
+  },
+  async checkPool({ path }) {
+    const report = { layers: 1, indexBlocks: 2, ownedBlocks: 3 };
+    if (!path.includes("damaged")) return { ...report, clean: true, problems: [] };
+    return { ...report, clean: false, problems: ["block 7 has two owners"] };
+  },
+};
+
+process.exitCode = await run(process.argv.slice(2), async () => engine);

@@ -1,0 +1,176 @@
+// A PoolService without a pool: names and numbers in memory, with the errors of the real one. For
+// tests of the control plane.
+import { randomUUID } from "node:crypto";
+import { PandoError } from "../../engine/base/errors.js";
+import type {
+  CheckReport,
+  Origin,
+  PoolInfo,
+  PoolService,
+  SessionInfo,
+  SnapshotInfo,
+  VolumeInfo,
+} from "../../engine/core/api.js";
+
+export class FakePool implements PoolService {
+  readonly volumes = new Map<string, VolumeInfo>();
+  readonly snapshots = new Map<string, SnapshotInfo>();
+  failure: string | null = null;
+  report: CheckReport = { clean: true, problems: [], layers: 1, indexBlocks: 2, ownedBlocks: 3 };
+  closed = false;
+  #clock = Date.parse("2026-01-01T00:00:00Z");
+
+  constructor(readonly path: string) {}
+
+  async info(): Promise<PoolInfo> {
+    return {
+      uuid: "00000000-0000-4000-8000-000000000000",
+      path: this.path,
+      blockSizeBytes: 4096,
+      sizeBytes: 2 ** 40,
+      usedBytes: 4096,
+      freeBytes: 2 ** 40 - 4096,
+      volumes: this.volumes.size,
+      snapshots: this.snapshots.size,
+      layers: this.volumes.size + this.snapshots.size,
+      reclaiming: 0,
+      failure: this.failure,
+      journal: { sizeBytes: 2 ** 26, usedBytes: 8192 },
+      counters: { journalCommits: 7, "reads-inherited": 3 },
+    };
+  }
+
+  async check(): Promise<CheckReport> {
+    return this.report;
+  }
+
+  async createVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
+    return this.#add(name, sizeBytes, null);
+  }
+
+  async getVolume(name: string): Promise<VolumeInfo> {
+    return this.#volume(name);
+  }
+
+  async listVolumes(): Promise<VolumeInfo[]> {
+    return [...this.volumes.values()];
+  }
+
+  async listOpenVolumes(): Promise<VolumeInfo[]> {
+    return [...this.volumes.values()].filter(({ sessions }) => sessions.length > 0);
+  }
+
+  async deleteVolume(name: string): Promise<void> {
+    const volume = this.#volume(name);
+    if (volume.sessions.length > 0) {
+      throw new PandoError("EBUSY", `volume ${name} is in use: ${volume.sessions[0]?.hostNqn}`, {
+        volume: name,
+        hint: `disconnect it first: nvme disconnect -n …:${volume.uuid}`,
+      });
+    }
+    this.volumes.delete(name);
+  }
+
+  async resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
+    const volume = this.#volume(name);
+    if (sizeBytes < volume.sizeBytes) {
+      throw new PandoError("EINVAL", `volume ${name} cannot shrink`, { volume: name });
+    }
+    volume.sizeBytes = sizeBytes;
+    return volume;
+  }
+
+  async cloneVolume(source: Origin, name: string): Promise<VolumeInfo> {
+    const origin = this.#volume(source.volume);
+    if (source.snapshot !== null) this.#snapshot(source.volume, source.snapshot);
+    return this.#add(name, origin.sizeBytes, source);
+  }
+
+  async createSnapshot(volume: string, name: string): Promise<SnapshotInfo> {
+    const { sizeBytes } = this.#volume(volume);
+    const key = `${volume}@${name}`;
+    if (this.snapshots.has(key)) {
+      throw new PandoError("EEXIST", `there is a snapshot ${key} already`, { volume });
+    }
+    const made = { volume, name, uuid: randomUUID(), sizeBytes, createdAt: this.#now() };
+    this.snapshots.set(key, made);
+    return made;
+  }
+
+  async listSnapshots(volume?: string): Promise<SnapshotInfo[]> {
+    if (volume !== undefined) this.#volume(volume);
+    return [...this.snapshots.values()].filter(
+      (snapshot) => volume === undefined || snapshot.volume === volume,
+    );
+  }
+
+  async deleteSnapshot(volume: string, name: string): Promise<void> {
+    this.#snapshot(volume, name);
+    this.snapshots.delete(`${volume}@${name}`);
+  }
+
+  async allowHost(name: string, hostNqn: string): Promise<VolumeInfo> {
+    const volume = this.#volume(name);
+    volume.allowedHosts = [...new Set([...volume.allowedHosts, hostNqn])];
+    return volume;
+  }
+
+  async denyHost(name: string, hostNqn: string): Promise<VolumeInfo> {
+    const volume = this.#volume(name);
+    volume.allowedHosts = volume.allowedHosts.filter((host) => host !== hostNqn);
+    return volume;
+  }
+
+  async checkpoint(): Promise<void> {}
+
+  async close(): Promise<void> {
+    this.closed = true;
+  }
+
+  /** As if somebody had it open. */
+  open(name: string, session: SessionInfo): void {
+    this.#volume(name).sessions.push(session);
+  }
+
+  #add(name: string, sizeBytes: number, origin: Origin | null): VolumeInfo {
+    if (this.volumes.has(name)) {
+      throw new PandoError("EEXIST", `there is a volume ${name} already`, {
+        volume: name,
+        hint: "pando volume list",
+      });
+    }
+    const volume: VolumeInfo = {
+      name,
+      uuid: randomUUID(),
+      sizeBytes,
+      ownBytes: 0,
+      sharedBytes: origin === null ? 0 : 8192,
+      origin,
+      createdAt: this.#now(),
+      allowedHosts: [],
+      sessions: [],
+    };
+    this.volumes.set(name, volume);
+    return volume;
+  }
+
+  #volume(name: string): VolumeInfo {
+    const volume = this.volumes.get(name);
+    if (volume !== undefined) return volume;
+    throw new PandoError("ENOTFOUND", `there is no volume ${name}`, {
+      volume: name,
+      hint: "pando volume list",
+    });
+  }
+
+  #snapshot(volume: string, name: string): SnapshotInfo {
+    const snapshot = this.snapshots.get(`${volume}@${name}`);
+    if (snapshot !== undefined) return snapshot;
+    throw new PandoError("ENOTFOUND", `there is no snapshot ${volume}@${name}`, { volume });
+  }
+
+  #now(): string {
+    this.#clock += 1000;
+    return new Date(this.#clock).toISOString();
+  }
+}

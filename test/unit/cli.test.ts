@@ -1,0 +1,268 @@
+// The CLI against a daemon, both as processes, over a real socket; the pool behind it is a fake.
+// What is tested: that each command says what it should, to people and to programs, and that what
+// is wrong is refused with one line and the right exit code.
+import { lstatSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import {
+  type CommandResult,
+  failed,
+  killDaemons,
+  pandoCommand,
+  runPando,
+  startPandoDaemon,
+  temporaryFolder,
+} from "../support/pando.js";
+
+const HOST = "nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555";
+const fake = pandoCommand("fake");
+const folder = temporaryFolder();
+const socket = join(folder.path, "run", "pando.sock");
+const quiet = ["--metrics", "none"];
+
+const pando = (...args: string[]): Promise<CommandResult> =>
+  runPando(fake, args, { PANDO_SOCKET: socket });
+
+async function json(...args: string[]): Promise<unknown> {
+  const { code, stdout, stderr } = await pando(...args, "--json");
+  assert.is(stderr, "");
+  assert.is(code, 0);
+  return JSON.parse(stdout);
+}
+
+async function text(...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await pando(...args);
+  assert.is(stderr, "");
+  assert.is(code, 0);
+  assert.not.match(stdout, / \n/);
+  return stdout;
+}
+
+async function fails(code: 1 | 2, message: RegExp, ...args: string[]): Promise<string> {
+  return failed(await pando(...args), code, message);
+}
+
+test.before(async () => {
+  const args = ["--pool", "/pools/one", "--socket", socket, ...quiet];
+  await startPandoDaemon(fake, [...args, "--advertise", "10.0.0.5:4420"]);
+});
+
+test.after(() => {
+  killDaemons();
+  folder.remove();
+});
+
+test("the socket is its owner's alone", () => {
+  assert.is(lstatSync(socket).mode & 0o777, 0o600);
+  assert.is(lstatSync(join(folder.path, "run")).mode & 0o777, 0o700);
+});
+
+test("volume create, show, resize", async () => {
+  const made = (await json("volume", "create", "db", "--size", "10GiB")) as { uuid: string };
+  assert.match(made.uuid, /^[0-9a-f-]{36}$/);
+  const nqn = `nqn.2026-01.io.pando:volume:${made.uuid}`;
+  const { createdAt, ...shown } = (await json("volume", "show", "db")) as { createdAt: string };
+  assert.match(createdAt, /^\d{4}-\d\d-\d\dT/);
+  assert.equal(shown, {
+    name: "db",
+    uuid: made.uuid,
+    sizeBytes: 10 * 2 ** 30,
+    ownBytes: 0,
+    sharedBytes: 0,
+    parent: null,
+    nqn,
+    addresses: [{ traddr: "10.0.0.5", trsvcid: "4420" }],
+    nbdUri: `nbd+unix:///db?socket=${join(folder.path, "run", "nbd.sock")}`,
+    allowedHosts: [],
+    sessions: [],
+  });
+  const lines = await text("volume", "show", "db");
+  assert.match(lines, /^name {5}db\n/);
+  assert.match(lines, /\nsize {5}10 GiB \(10737418240 bytes\)\n/);
+  assert.match(lines, /\nhosts {4}nobody; let one in: pando host allow db /);
+  assert.match(lines, `\nconnect  nvme connect -t tcp -a 10.0.0.5 -s 4420 -n ${nqn}\n`);
+  const larger = (await json("volume", "resize", "db", "--size", "20G")) as { sizeBytes: number };
+  assert.is(larger.sizeBytes, 20 * 2 ** 30);
+  await fails(1, /cannot shrink/, "volume", "resize", "db", "--size", "10G");
+});
+
+test("host allow and deny, and the line that connects", async () => {
+  const { allowedHosts } = (await json("host", "allow", "db", HOST)) as { allowedHosts: string[] };
+  assert.equal(allowedHosts, [HOST]);
+  assert.match(await text("volume", "show", "db"), `--hostnqn=${HOST}\n`);
+  const said = await text("host", "allow", "db", HOST);
+  assert.match(
+    said,
+    /^allowed on db; on the host:\n {2}nvme connect -t tcp -a 10\.0\.0\.5 -s 4420 /,
+  );
+  assert.is(await text("host", "deny", "db", HOST), "denied on db\n");
+  const after = (await json("volume", "show", "db")) as { allowedHosts: string[] };
+  assert.equal(after.allowedHosts, []);
+});
+
+test("snapshots, clones, and the tree of branches", async () => {
+  assert.is(await text("snapshot", "create", "db@monday"), "made db@monday\n");
+  const { name, volume } = (await json("snapshot", "create", "db@tuesday")) as {
+    name: string;
+    volume: string;
+  };
+  assert.equal([volume, name], ["db", "tuesday"]);
+  const clone = (await json("volume", "clone", "db@monday", "db-test")) as { parent: string };
+  assert.is(clone.parent, "db@monday");
+  assert.match(await text("volume", "clone", "db", "live"), /\nparent {3}db\n/);
+  await text("host", "allow", "db", HOST);
+  assert.is(
+    await text("volume", "list"),
+    [
+      "NAME          SIZE    OWN  SHARED  PARENT     SERVED",
+      "in-use        4 KiB   0    0       -          nvme-tcp 10.0.0.5:4420, 1 host",
+      "db            20 GiB  0    0       -          nvme-tcp 10.0.0.5:4420, 0 hosts",
+      "├ db@monday   20 GiB  -    -       db         -",
+      "│ └ db-test   20 GiB  0    8 KiB   db@monday  -",
+      "├ db@tuesday  20 GiB  -    -       db         -",
+      "└ live        20 GiB  0    8 KiB   db         -",
+      "",
+    ].join("\n"),
+  );
+  const volumes = (await json("volume", "list")) as { name: string }[];
+  assert.equal(
+    volumes.map((one) => one.name),
+    ["in-use", "db", "db-test", "live"],
+  );
+  const snapshots = (await json("snapshot", "list", "db")) as { name: string }[];
+  assert.equal(
+    snapshots.map((one) => one.name),
+    ["monday", "tuesday"],
+  );
+  assert.match(await text("snapshot", "list"), /^NAME {8}SIZE {4}CREATED\ndb@monday {3}20 GiB /);
+  assert.is(await text("snapshot", "delete", "db@tuesday"), "deleted db@tuesday\n");
+  assert.equal(await json("volume", "delete", "live"), { deleted: "live" });
+});
+
+test("pool create, show, check", async () => {
+  assert.equal(
+    await json("pool", "create", "/pools/new", "--size", "1GiB", "--block-size", "16KiB"),
+    {
+      path: "/pools/new",
+      uuid: "00000000-0000-4000-8000-000000000000",
+      sizeBytes: 2 ** 30,
+      blockSizeBytes: 16384,
+    },
+  );
+  assert.match(await text("pool", "create", "/pools/new", "--sparse"), /^made \/pools\/new: 1 GiB/);
+  const pool = (await json("pool", "show")) as { path: string; journal: object };
+  assert.is(pool.path, "/pools/one");
+  assert.equal(pool.journal, { sizeBytes: 2 ** 26, usedBytes: 8192 });
+  assert.match(await text("pool", "show"), /\nstate {7}takes reads and writes\n/);
+  assert.match(await text("pool", "check"), /^clean: /);
+  assert.match(await text("pool", "check", "/pools/other"), /^clean: /);
+  const damaged = await pando("pool", "check", "/pools/damaged");
+  assert.is(damaged.code, 1);
+  assert.match(damaged.stdout, /^not clean: .*\nblock 7 has two owners\n$/);
+  assert.match(damaged.stderr, /^error: the pool \/pools\/damaged has 1 problem\n/);
+});
+
+test("used wrongly: exit code 2, and where to look", async () => {
+  const table: [RegExp, string[]][] = [
+    [/no command is named/, []],
+    [/no verb/, ["volume"]],
+    [/Unknown (argument|command): frob/, ["frob"]],
+    [/Unknown (argument|command): frob/, ["volume", "frob"]],
+    [/Unknown argument: siz/, ["volume", "create", "x", "--size", "1G", "--siz", "1G"]],
+    [/Unknown argument: force/, ["pool", "create", "/p", "--force"]],
+    [/Missing required argument: size/, ["volume", "create", "x"]],
+    [/Not enough .*size/, ["volume", "create", "x", "--size"]],
+    [/--size is given more than once/, ["volume", "create", "x", "--size", "1G", "--size", "2G"]],
+    [/Not enough non-option arguments/, ["volume", "show"]],
+    [/Unknown (argument|command): extra/, ["volume", "show", "db", "extra"]],
+    [/Unknown argument: pol/, ["daemon", "--pol", "/p"]],
+  ];
+  for (const [message, args] of table) {
+    assert.match(await fails(2, message, ...args), /\n {2}try: pando .*--help\n$/);
+  }
+});
+
+test("wrong values: exit code 1, and nothing is changed", async () => {
+  const before = [await json("volume", "list"), await json("snapshot", "list")];
+  const create = (name: string, ...size: string[]) => ["volume", "create", name, ...size];
+  const table: [RegExp, string[]][] = [
+    [/"10GG" is not a valid size/, create("x", "--size", "10GG")],
+    [/"-4096" is not a valid size/, create("x", "--size=-4096")],
+    [/"1\.5G" is not a valid size/, create("x", "--size", "1.5G")],
+    [/the size is 0/, create("x", "--size", "0")],
+    [/5000 is not a multiple of the block size, 4096/, create("x", "--size", "5000")],
+    [/there is a volume db already/, create("db", "--size", "1G")],
+    [/"é" is not allowed/, create("café", "--size", "1G")],
+    [/" " is not allowed/, create("a b", "--size", "1G")],
+    [/it is empty/, create("", "--size", "1G")],
+    [/longer than 128/, create("x".repeat(129), "--size", "1G")],
+    [/there is no volume nothing/, ["volume", "show", "nothing"]],
+    [/there is no volume nothing/, ["volume", "clone", "nothing", "x"]],
+    [/there is no snapshot db@nothing/, ["volume", "clone", "db@nothing", "x"]],
+    [/there is a volume db already/, ["volume", "clone", "db", "db"]],
+    [/volume in-use is in use: nqn\.2014-08\.org\.example:a/, ["volume", "delete", "in-use"]],
+    [/5000 is not a multiple/, ["volume", "resize", "db", "--size", "5000"]],
+    [/there is a snapshot db@monday already/, ["snapshot", "create", "db@monday"]],
+    [/"db" does not name a snapshot/, ["snapshot", "create", "db"]],
+    [/there is no snapshot db@nothing/, ["snapshot", "delete", "db@nothing"]],
+    [/is not a host NQN/, ["host", "allow", "db", "me"]],
+    [/blocks cannot be of 5000 bytes/, ["pool", "create", "/p", "--block-size", "5000"]],
+    [/1000 is not a multiple of the block size, 4096/, ["pool", "create", "/p", "--size", "1000"]],
+    [/"1X" is not a valid journal size/, ["pool", "create", "/p", "--journal-size", "1X"]],
+  ];
+  for (const [message, args] of table) await fails(1, message, ...args);
+  assert.equal([await json("volume", "list"), await json("snapshot", "list")], before);
+});
+
+test("numbers as names are names", async () => {
+  const made = (await json("volume", "create", "007", "--size", "4096")) as { name: string };
+  assert.is(made.name, "007");
+  await text("volume", "delete", "007");
+});
+
+test("help has an example for every verb, and goes to stdout", async () => {
+  const verbs = {
+    pool: ["create", "show", "check"],
+    volume: ["create", "list", "show", "delete", "resize", "clone"],
+    snapshot: ["create", "list", "delete"],
+    host: ["allow", "deny"],
+  };
+  const all = Object.entries(verbs).flatMap(([noun, each]) => each.map((verb) => [noun, verb]));
+  for (const words of [...all, ["daemon"]]) {
+    const help = await text(...words, "--help");
+    assert.match(help, /\n {2}-h, --help /);
+    assert.match(help, `Examples:\n  pando ${words.join(" ")}`);
+  }
+  assert.match(await text("--help"), /NOUN VERB/);
+  assert.match(await text("--version"), /^\d+\.\d+\.\d+\n$/);
+});
+
+test("without a daemon: which socket was tried, and what to do", async () => {
+  const nowhere = join(folder.path, "nowhere.sock");
+  const hint = await fails(
+    1,
+    /no daemon answers on .*nowhere\.sock/,
+    "pool",
+    "show",
+    "--socket",
+    nowhere,
+  );
+  assert.match(hint, /pando daemon --pool PATH/);
+  const runtimeDir = { XDG_RUNTIME_DIR: folder.path };
+  failed(await runPando(fake, ["volume", "list"], runtimeDir), 1, /pando-\w+\/pando\/pando\.sock/);
+});
+
+test("the CLI finds the daemon by the configuration file", async () => {
+  const config = join(folder.path, "pando.json");
+  writeFileSync(config, JSON.stringify({ pool: "/p", socket: "run/pando.sock" }));
+  const found = await runPando(fake, ["pool", "show", "--json", "--config", config]);
+  assert.is(found.code, 0, found.stderr);
+  const byVariable = await runPando(fake, ["pool", "show"], { PANDO_CONFIG: config });
+  assert.is(byVariable.code, 0, byVariable.stderr);
+  writeFileSync(config, JSON.stringify({ pool: "/p", sokket: "run/pando.sock" }));
+  const wrong = await runPando(fake, ["pool", "show", "--config", config]);
+  failed(wrong, 1, /pando\.json has an unknown key, "sokket"/);
+});
+
+test.run();

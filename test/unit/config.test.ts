@@ -1,0 +1,119 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import {
+  type Environment,
+  loadConfig,
+  makeConfig,
+  parseSettings,
+  type Settings,
+} from "../../engine/base/config.js";
+import { refuses } from "../support/refuses.js";
+
+const NO_ENVIRONMENT: Environment = {
+  config: undefined,
+  socket: undefined,
+  runtimeDir: undefined,
+  notifySocket: undefined,
+};
+const make = (settings: Settings) => makeConfig(settings, NO_ENVIRONMENT);
+
+test("without anything, the defaults", () => {
+  assert.equal(make({}), {
+    pool: null,
+    meta: null,
+    socket: "/run/pando/pando.sock",
+    nbdSocket: "/run/pando/nbd.sock",
+    metrics: { host: "127.0.0.1", port: 9750 },
+    target: { host: "127.0.0.1", port: 4420 },
+    advertise: { host: "127.0.0.1", port: 4420 },
+    indexCacheBytes: 64 * 2 ** 20,
+    logLevel: "info",
+  });
+  const { socket } = makeConfig({}, { ...NO_ENVIRONMENT, runtimeDir: "/run/user/7" });
+  assert.is(socket, "/run/user/7/pando/pando.sock");
+});
+
+test("it cannot be changed once it is made", () => {
+  assert.ok(Object.isFrozen(make({})));
+});
+
+test("none switches a listener off", () => {
+  const config = make({ nbdSocket: "none", metrics: "none", target: "none" });
+  assert.equal([config.nbdSocket, config.metrics, config.target], [null, null, null]);
+  assert.is(config.advertise, null);
+});
+
+test("what hosts are told is the advertised address, else the target's", () => {
+  const { target, advertise } = make({ target: "0.0.0.0:4420", advertise: "10.0.0.5:14420" });
+  assert.equal(target, { host: "0.0.0.0", port: 4420 });
+  assert.equal(advertise, { host: "10.0.0.5", port: 14420 });
+  assert.equal(make({ target: "10.0.0.6:1" }).advertise, { host: "10.0.0.6", port: 1 });
+  refuses(() => make({ target: "0.0.0.0:4420" }), "EINVAL", /hosts cannot connect to 0\.0\.0\.0/);
+});
+
+test("each wrong value is named", () => {
+  const table: [Settings, string][] = [
+    [{ metrics: "10.0.0.1:9750" }, "metrics"],
+    [{ metrics: "0.0.0.0:9750" }, "metrics"],
+    [{ target: "nowhere" }, "target"],
+    [{ advertise: "10.0.0.1" }, "advertise"],
+    [{ target: "none", advertise: "10.0.0.1" }, "advertise"],
+    [{ indexCache: "1000" }, "indexCache"],
+    [{ logLevel: "loud" }, "logLevel"],
+    [{ socket: `/tmp/${"s".repeat(120)}` }, "socket"],
+    [{ nbdSocket: `/tmp/${"s".repeat(120)}` }, "nbdSocket"],
+    [{ socket: "/tmp/s", nbdSocket: "/tmp/s" }, "nbdSocket"],
+  ];
+  for (const [settings, field] of table) {
+    assert.is(refuses(() => make(settings), "EINVAL", /./).context.field, field);
+  }
+  refuses(() => make({ indexCache: "1GB" }), "EINVAL", /is not a valid index cache size/);
+});
+
+test("a file: relative paths are relative to it", () => {
+  const text = '{"pool": "data", "socket": "/s", "nbdSocket": "none", "metrics": "none"}';
+  assert.equal(parseSettings(text, "/etc/pando/pando.json"), {
+    pool: "/etc/pando/data",
+    socket: "/s",
+    nbdSocket: "none",
+    metrics: "none",
+  });
+});
+
+test("a file with anything else in it is refused, and the key named", () => {
+  const parse = (text: string) => () => parseSettings(text, "/c.json");
+  const error = refuses(parse('{"pol": "/p"}'), "EINVAL", /^\/c\.json has an unknown key, "pol"$/);
+  assert.is(error.context.field, "pol");
+  refuses(parse('{"__proto__": "x"}'), "EINVAL", /unknown key, "__proto__"/);
+  refuses(parse('{"constructor": "x"}'), "EINVAL", /unknown key, "constructor"/);
+  refuses(parse('{"pool": 7}'), "EINVAL", /"pool" is not a string/);
+  refuses(parse("[]"), "EINVAL", /not a JSON object/);
+  refuses(parse("null"), "EINVAL", /not a JSON object/);
+  refuses(parse('{"pool": '), "EINVAL", /is not JSON/);
+  refuses(parse(""), "EINVAL", /is not JSON/);
+});
+
+test("flags override the environment, which overrides the file", () => {
+  const folder = mkdtempSync(join(tmpdir(), "pando-config-"));
+  try {
+    const path = join(folder, "pando.json");
+    writeFileSync(path, '{"socket": "/file", "pool": "/file-pool", "logLevel": "warn"}');
+    const environment = { ...NO_ENVIRONMENT, config: path };
+    const load = (flags: Settings, socket?: string) =>
+      loadConfig({ flags, environment: { ...environment, socket } });
+    assert.is(load({}).socket, "/file");
+    assert.is(load({}, "/environment").socket, "/environment");
+    assert.is(load({ socket: "/flag" }, "/environment").socket, "/flag");
+    assert.is(load({ logLevel: "debug" }).logLevel, "debug");
+    assert.is(load({ logLevel: "debug" }).pool, "/file-pool");
+    const missing = { configPath: join(folder, "missing.json"), flags: {}, environment };
+    refuses(() => loadConfig(missing), "EINVAL", /cannot read .*missing\.json/);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test.run();

@@ -1,0 +1,92 @@
+// What TypeScript believes of the messages against what the .proto file makes of them: a message
+// with every field set comes back as it was, through the very functions that the wire has.
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { method, type StreamName, service, type UnaryName } from "../../engine/serve/protocol.js";
+import { nbdUri } from "../../engine/serve/view.js";
+
+const VOLUME = {
+  name: "db",
+  uuid: "u",
+  sizeBytes: 2 ** 50,
+  ownBytes: 1,
+  sharedBytes: 2,
+  origin: { volume: "a", snapshot: "b" },
+  createdAt: "2026-01-01T00:00:00.000Z",
+  allowedHosts: ["nqn.2014-08.org.example:a"],
+  sessions: [{ frontEnd: "nbd", hostNqn: "", count: 3 }],
+  nqn: "nqn",
+  addresses: [{ traddr: "::1", trsvcid: "4420" }],
+  nbdUri: "nbd",
+};
+const POOL = {
+  uuid: "u",
+  path: "/p",
+  blockSizeBytes: 4096,
+  sizeBytes: 2 ** 44,
+  usedBytes: 1,
+  freeBytes: 2,
+  volumes: 3,
+  snapshots: 4,
+  layers: 5,
+  reclaiming: 6,
+  failure: "why",
+  journal: { sizeBytes: 7, usedBytes: 8 },
+  counters: { reads: 2 ** 52, ratio: 0.5 },
+};
+const SNAPSHOT = { volume: "db", name: "s", uuid: "u", sizeBytes: 4096, createdAt: "t" };
+const REPORT = { clean: true, problems: ["p"], layers: 1, indexBlocks: 2, ownedBlocks: 3 };
+const BY_NAME = { name: "db" };
+const BY_SNAPSHOT = { volume: "db", snapshot: "s" };
+const BY_HOST = { volume: "db", hostNqn: "nqn" };
+const BY_SIZE = { name: "db", sizeBytes: 2 ** 40 };
+
+const MESSAGES: Record<UnaryName | StreamName, { request: object; response: object }> = {
+  GetPool: { request: {}, response: POOL },
+  CheckPool: { request: {}, response: REPORT },
+  CreateVolume: { request: BY_SIZE, response: VOLUME },
+  GetVolume: { request: BY_NAME, response: VOLUME },
+  ListVolumes: { request: {}, response: VOLUME },
+  DeleteVolume: { request: BY_NAME, response: {} },
+  ResizeVolume: { request: BY_SIZE, response: VOLUME },
+  CloneVolume: { request: { source: VOLUME.origin, name: "c" }, response: VOLUME },
+  CreateSnapshot: { request: BY_SNAPSHOT, response: SNAPSHOT },
+  ListSnapshots: { request: { volume: "db" }, response: SNAPSHOT },
+  DeleteSnapshot: { request: BY_SNAPSHOT, response: {} },
+  AllowHost: { request: BY_HOST, response: VOLUME },
+  DenyHost: { request: BY_HOST, response: VOLUME },
+};
+
+test("the methods are the same on both sides", () => {
+  assert.equal(Object.keys(service).sort(), Object.keys(MESSAGES).sort());
+});
+
+for (const [name, { request, response }] of Object.entries(MESSAGES)) {
+  test(`${name} says the same on both sides`, () => {
+    const definition = method<object, object>(name as UnaryName | StreamName);
+    const sent = definition.requestDeserialize(definition.requestSerialize(request));
+    assert.equal(plain(sent), request);
+    const answered = definition.responseDeserialize(definition.responseSerialize(response));
+    assert.equal(plain(answered), response);
+  });
+}
+
+test("what is absent is there with its default", () => {
+  const definition = method<object, object>("GetVolume");
+  const { origin, sessions } = plain(
+    definition.responseDeserialize(definition.responseSerialize({})),
+  ) as { origin: null; sessions: [] };
+  assert.is(origin, null);
+  assert.equal(sessions, []);
+});
+
+test("an NBD URI says the socket so that it can be read and is right", () => {
+  assert.is(nbdUri("/run/pando/nbd.sock", "db"), "nbd+unix:///db?socket=/run/pando/nbd.sock");
+  assert.is(nbdUri("/a b&c", "db"), "nbd+unix:///db?socket=/a%20b%26c");
+});
+
+test.run();
+
+function plain(value: object): object {
+  return JSON.parse(JSON.stringify(value)) as object;
+}
