@@ -26,13 +26,18 @@ interface Found {
 /** An I/O's status that is no surprise. */
 export type Outcome = IoResult["status"];
 
+/** Sectors. */
+const LONGEST_READ = 64;
+
 export class Client {
   readonly world: World;
   readonly #books = new Books();
   /** Names that a change under way is about. */
   readonly busy = new Set<string>();
-  /** What is read to compare a whole volume. */
+  /** Where the traffic is. */
   readonly places: readonly Range[];
+  /** What is read to compare a whole volume: the places, and every sector that was ever changed. */
+  readonly #touched = new Set<number>();
   underWay = 0;
   readonly #pending = new Set<Pending>();
   #version = 0;
@@ -43,6 +48,7 @@ export class Client {
   constructor(world: World, places: readonly Range[]) {
     this.world = world;
     this.places = places;
+    for (const place of places) this.#touch(place);
   }
 
   // Block I/O. Each submits at once, and resolves with the status.
@@ -311,6 +317,7 @@ export class Client {
     fua: boolean,
   ): Promise<Outcome> {
     const volume = this.#books.volume(name);
+    this.#touch(range);
     const began = this.#books.tick();
     const marks: Mark[] = changes.map(({ sector, version }) =>
       this.#books.history(volume, sector).begin(written(version), began),
@@ -337,6 +344,10 @@ export class Client {
     const result = await this.#counted(io);
     this.#books.fold(op, sector, count, result.status.length);
     return result;
+  }
+
+  #touch({ sector, count }: Range): void {
+    for (let i = 0; i < count; i++) this.#touched.add(sector + i);
   }
 
   async #counted<T>(work: Promise<T>): Promise<T> {
@@ -403,10 +414,8 @@ export class Client {
   async #compareVolume(volume: VolumeBook, crashed: boolean, scheduler?: Scheduler): Promise<void> {
     const options = scheduler === undefined ? {} : { scheduler };
     await this.world.run(this.open(volume.name), options);
-    for (const place of this.places) {
-      const count = Math.min(place.count, volume.sectors - place.sector);
-      if (count <= 0) continue;
-      const range = { sector: place.sector, count };
+    const touched = [...this.#touched].filter((sector) => sector < volume.sectors);
+    for (const range of runsOf(touched)) {
       const from = this.#books.tick();
       const io = this.#io(volume, IO_OP.read, range, null, false);
       const result = (await this.world.run(io, options))?.value;
@@ -433,4 +442,18 @@ function same(what: string, found: string[], expected: string[]): void {
   const b = [...expected].sort().join(", ");
   if (a !== b)
     throw new Error(`${what}: there are ${a || "none"}, and there should be ${b || "none"}`);
+}
+
+/** In order, none longer than one request may be. */
+function runsOf(sectors: readonly number[]): Range[] {
+  const runs: Range[] = [];
+  for (const sector of [...sectors].sort((a, b) => a - b)) {
+    const last = runs.at(-1);
+    if (last !== undefined && last.sector + last.count === sector && last.count < LONGEST_READ) {
+      runs[runs.length - 1] = { sector: last.sector, count: last.count + 1 };
+    } else {
+      runs.push({ sector, count: 1 });
+    }
+  }
+  return runs;
 }
