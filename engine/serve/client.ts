@@ -4,7 +4,7 @@ import { Client, type ClientOptions, credentials, type ServiceError } from "@grp
 import { type Address, formatAddress } from "../base/address.js";
 import type { TlsFiles } from "../base/config.js";
 import { PandoError } from "../base/errors.js";
-import type { CheckReport, Origin, PoolInfo, SnapshotInfo } from "../core/api.js";
+import type { CheckReport, ConnectionInfo, Origin, PoolInfo, SnapshotInfo } from "../core/api.js";
 import {
   method,
   type StreamMethods,
@@ -16,7 +16,14 @@ import { fromStatus, isNoAnswer } from "./status.js";
 import { clientCredentials } from "./tls.js";
 import { fromPoolMessage, fromVolumeMessage, toOriginMessage, type VolumeView } from "./view.js";
 
-export type { CheckReport, Origin, PoolInfo, SnapshotInfo, VolumeInfo } from "../core/api.js";
+export type {
+  CheckReport,
+  ConnectionInfo,
+  Origin,
+  PoolInfo,
+  SnapshotInfo,
+  VolumeInfo,
+} from "../core/api.js";
 export type { VolumeView } from "./view.js";
 
 /** A daemon on another machine. */
@@ -112,6 +119,14 @@ export class PandoClient {
 
   async denyHost(volume: string, hostNqn: string): Promise<VolumeView> {
     return fromVolumeMessage(await this.#call("DenyHost", { volume, hostNqn }));
+  }
+
+  async disconnectHost(volume: string, hostNqn: string): Promise<number> {
+    return (await this.#call("DisconnectHost", { volume, hostNqn })).controllers;
+  }
+
+  listConnections(volume = ""): Promise<ConnectionInfo[]> {
+    return this.#list("ListConnections", { volume });
   }
 
   #call<M extends UnaryName>(
