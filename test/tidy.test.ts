@@ -17,11 +17,11 @@ const MAY_IMPORT: [RegExp, RegExp][] = [
   [/^engine\/store\//, /^(engine\/base|native)\//],
   [/^engine\/core\//, /^(engine\/base|engine\/store|native)\//],
   [/^engine\/serve\//, /^(engine\/base|engine\/core|native)\//],
-  [/^engine\/cli\//, /^engine\/(base\/|serve\/client|daemon\.)/],
+  [/^engine\/cli\//, /^(engine\/(base\/|serve\/client|daemon\.)|nvmf\/)/],
   [/^engine\/(?=[^/]+$)/, /^(engine|nvmf|native)\//], // the composition root
   [/^native\//, /^engine\/base\//],
   [/^nvmf\//, /^(engine\/base|engine\/core|native)\//],
-  [/^csi\//, /^engine\/(base\/|serve\/client)/],
+  [/^csi\//, /^(engine\/(base\/|serve\/client)|nvmf\/)/],
   [/^bench\//, /^(engine|native)\//],
   [/^test\//, ANYTHING],
 ];
