@@ -4,6 +4,7 @@
 // connection itself is finite too: a storage node that never comes back must not hold a process, or
 // a reboot, for ever.
 import { lookup } from "node:dns/promises";
+import { constants } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PandoError } from "../engine/base/errors.js";
@@ -162,7 +163,7 @@ export class Initiator {
   }
 
   async #write(path: string, deadline: Deadline): Promise<void> {
-    const writing = this.#limiter.run(() => writeFile(path, "1", { flag: "r+" }));
+    const writing = this.#limiter.run(() => writeFile(path, "1", { flag: constants.O_WRONLY }));
     try {
       await deadline.bound(writing, () => late(`write to ${path}`));
     } catch (error) {

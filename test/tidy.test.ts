@@ -51,7 +51,7 @@ const ONLY_IN: NamedFiles[] = [
   },
   {
     what: /\b(Date\.now|new Date\(\)|performance\.now|process\.hrtime|setTimeout|setInterval)\b/,
-    only: /^engine\/(base\/clock|daemon)\.ts$|^engine\/(serve|cli)\/|^(csi|bench|test)\//,
+    only: /^engine\/(base\/clock|daemon)\.ts$|^engine\/(serve|cli)\/|^(csi|nvmf|bench|test)\//,
     why: "the engine runs under a simulated clock",
   },
   {

@@ -312,6 +312,7 @@ export class Pool implements PoolService {
     this.#assertOpen();
     return listSnapshots(this.#store, volume).map((entry) => ({
       volume: entry.volume,
+      volumeUuid: entry.record.volumeUuid,
       name: entry.name,
       uuid: entry.record.uuid,
       sizeBytes: entry.record.sizeBytes,

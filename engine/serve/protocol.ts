@@ -66,6 +66,7 @@ export interface ConnectionMessage {
 
 export interface SnapshotMessage {
   volume: string;
+  volumeUuid: string;
   name: string;
   uuid: string;
   sizeBytes: number;

@@ -1,6 +1,6 @@
 // The initiator against a kernel that is made of files: a folder for /sys, one for /dev, and a loop
 // that does what the kernel would do when its files are written.
-import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -71,7 +71,7 @@ class FakeKernel {
   async #run(): Promise<void> {
     const fabrics = join(this.roots.dev, "nvme-fabrics");
     while (this.#running) {
-      const line = readFileSync(fabrics, "utf8");
+      const line = existsSync(fabrics) ? readFileSync(fabrics, "utf8") : "";
       if (line !== "") {
         truncateSync(fabrics);
         this.connects.push(line);
