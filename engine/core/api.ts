@@ -33,6 +33,17 @@ export interface SessionInfo {
   count: number;
 }
 
+/** A host's NVMe controller: its admin queue and the I/O queues that belong to it. */
+export interface ConnectionInfo {
+  volume: string;
+  hostNqn: string;
+  /** ADDRESS:PORT of the admin queue's other end. */
+  peer: string;
+  controllerId: number;
+  ioQueues: number;
+  connectedSeconds: number;
+}
+
 export interface SnapshotInfo {
   volume: string;
   name: string;
@@ -99,8 +110,18 @@ export interface PoolService {
   deleteSnapshot(volume: string, snapshot: string): Promise<void>;
 
   allowHost(volume: string, hostNqn: string): Promise<VolumeInfo>;
-  /** Also ends the host's connections to the volume. */
+  /**
+   * Also ends the host's connections to the volume; when it resolves, no request of the host runs
+   * any more. EBUSY: it is off the list and disconnected, but something of it still runs.
+   */
   denyHost(volume: string, hostNqn: string): Promise<VolumeInfo>;
+  /**
+   * Ends the host's connections as denyHost() does, and gives how many controllers it had. A host
+   * that is on the list may come back.
+   */
+  disconnectHost(volume: string, hostNqn: string): Promise<number>;
+  /** Who is connected over NVMe/TCP: to one volume, or at all. */
+  listConnections(volume?: string): Promise<ConnectionInfo[]>;
 
   /** A checkpoint now; resolves when it is durable and what it freed is allocatable. */
   checkpoint(): Promise<void>;

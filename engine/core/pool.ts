@@ -12,11 +12,9 @@ import { isPandoError, PandoError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import { requireName, type SnapshotRef } from "../base/name.js";
 import {
-  allowHost,
   createVolume,
   deleteSnapshot,
   deleteVolume,
-  denyHost,
   getSnapshot,
   getSpaceRecord,
   getVolume,
@@ -34,6 +32,7 @@ import type { Superblock } from "../store/superblock.js";
 import { uuidToBytes } from "../store/uuid.js";
 import type {
   CheckReport,
+  ConnectionInfo,
   Origin,
   PoolInfo,
   PoolService,
@@ -50,6 +49,7 @@ import { checkStore } from "./check.js";
 import { Checkpointer } from "./checkpointer.js";
 import { DataPath } from "./data-path.js";
 import { VolumeExports } from "./exports.js";
+import { type HostNews, Hosts } from "./hosts.js";
 import { Mutex } from "./mutex.js";
 import { OpenVolumes } from "./open-volumes.js";
 import { Reclaimer } from "./reclaimer.js";
@@ -59,16 +59,6 @@ import { Space } from "./space.js";
 
 /** How long changes may stay in the journal only. */
 const CHECKPOINT_INTERVAL_MS = 5_000;
-
-/** What connected hosts are to be told, or to feel. */
-export interface HostNews {
-  /** The host's connections to the volume end. */
-  hostDenied(volumeUuid: string, hostNqn: string): void;
-  /** `volume`: the data path's number of it. */
-  resized(volume: number): void;
-  /** Discovery lists something else. */
-  exportsChanged(): void;
-}
 
 export interface PoolParts {
   addon: Addon;
@@ -102,6 +92,7 @@ export class Pool implements PoolService {
   readonly #volumes: OpenVolumes;
   readonly #branching: BranchingParts;
   readonly #exports: VolumeExports;
+  readonly #hosts: Hosts;
   readonly #catalogue = new Mutex();
   readonly #stopTimer: () => void;
   #failure: string | null = null;
@@ -165,6 +156,12 @@ export class Pool implements PoolService {
       catalogue: this.#catalogue,
       closed: () => this.#closed,
       log: parts.log,
+    });
+    this.#hosts = new Hosts({
+      store: this.#store,
+      news: parts.news,
+      change: (work) => this.#change(work),
+      settled: () => this.#catalogue.run(async () => undefined),
     });
     this.#space.lend();
     this.#stopTimer = parts.clock.every(CHECKPOINT_INTERVAL_MS, () => this.#tidy());
@@ -253,7 +250,7 @@ export class Pool implements PoolService {
   }
 
   async deleteVolume(name: string): Promise<void> {
-    await this.#change(async () => {
+    const { allowedHosts } = await this.#change(async () => {
       this.#volumes.requireClosed(name);
       const record = await this.#store.transact((txn) => {
         const deleted = deleteVolume(txn, name);
@@ -261,8 +258,9 @@ export class Pool implements PoolService {
         return deleted;
       });
       this.#reclaimer.deleted(record.layer);
+      return record;
     });
-    this.#parts.news.exportsChanged();
+    this.#parts.news.exportsChanged(allowedHosts);
     this.#tidy();
   }
 
@@ -341,17 +339,23 @@ export class Pool implements PoolService {
   }
 
   async allowHost(volume: string, hostNqn: string): Promise<VolumeInfo> {
-    await this.#change(() => this.#store.transact((txn) => allowHost(txn, volume, hostNqn)));
-    this.#parts.news.exportsChanged();
+    await this.#hosts.allow(volume, hostNqn);
     return this.getVolume(volume);
   }
 
   async denyHost(volume: string, hostNqn: string): Promise<VolumeInfo> {
-    await this.#change(async () => {
-      const record = await this.#store.transact((txn) => denyHost(txn, volume, hostNqn));
-      this.#parts.news.hostDenied(record.uuid, hostNqn);
-    });
+    await this.#hosts.deny(volume, hostNqn);
     return this.getVolume(volume);
+  }
+
+  async disconnectHost(volume: string, hostNqn: string): Promise<number> {
+    this.#assertOpen();
+    return this.#hosts.disconnect(volume, hostNqn);
+  }
+
+  async listConnections(volume?: string): Promise<ConnectionInfo[]> {
+    this.#assertOpen();
+    return this.#hosts.connections(volume);
   }
 
   checkpoint(): Promise<void> {

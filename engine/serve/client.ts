@@ -3,7 +3,7 @@
 import { Client, credentials, type ServiceError } from "@grpc/grpc-js";
 import { PandoError } from "../base/errors.js";
 import type { SnapshotRef } from "../base/name.js";
-import type { CheckReport, Origin, PoolInfo, SnapshotInfo } from "../core/api.js";
+import type { CheckReport, ConnectionInfo, Origin, PoolInfo, SnapshotInfo } from "../core/api.js";
 import {
   method,
   type StreamMethods,
@@ -14,7 +14,14 @@ import {
 import { fromStatus, isNoAnswer } from "./status.js";
 import { fromPoolMessage, fromVolumeMessage, toOriginMessage, type VolumeView } from "./view.js";
 
-export type { CheckReport, Origin, PoolInfo, SnapshotInfo, VolumeInfo } from "../core/api.js";
+export type {
+  CheckReport,
+  ConnectionInfo,
+  Origin,
+  PoolInfo,
+  SnapshotInfo,
+  VolumeInfo,
+} from "../core/api.js";
 export type { VolumeView } from "./view.js";
 
 export class PandoClient {
@@ -89,6 +96,14 @@ export class PandoClient {
 
   async denyHost(volume: string, hostNqn: string): Promise<VolumeView> {
     return fromVolumeMessage(await this.#call("DenyHost", { volume, hostNqn }));
+  }
+
+  async disconnectHost(volume: string, hostNqn: string): Promise<number> {
+    return (await this.#call("DisconnectHost", { volume, hostNqn })).controllers;
+  }
+
+  listConnections(volume = ""): Promise<ConnectionInfo[]> {
+    return this.#list("ListConnections", { volume });
   }
 
   #call<M extends UnaryName>(

@@ -151,6 +151,11 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
       checkHostNqn(hostNqn);
       return reply(await pool.denyHost(volume, hostNqn));
     },
+    DisconnectHost: async ({ volume, hostNqn }) => {
+      requireName(volume, "volume");
+      checkHostNqn(hostNqn);
+      return { controllers: await pool.disconnectHost(volume, hostNqn) };
+    },
   };
 }
 
@@ -164,6 +169,11 @@ function streamHandlers(pool: PoolService, places: Places): StreamHandlers {
       if (volume === "") return await pool.listSnapshots();
       requireName(volume, "volume");
       return await pool.listSnapshots(volume);
+    },
+    ListConnections: async ({ volume }) => {
+      if (volume === "") return await pool.listConnections();
+      requireName(volume, "volume");
+      return await pool.listConnections(volume);
     },
   };
 }
