@@ -4,6 +4,7 @@ import { Client, type ClientOptions, credentials, type ServiceError } from "@grp
 import { type Address, formatAddress } from "../base/address.js";
 import type { TlsFiles } from "../base/config.js";
 import { PandoError } from "../base/errors.js";
+import type { SnapshotRef } from "../base/name.js";
 import type { CheckReport, ConnectionInfo, Origin, PoolInfo, SnapshotInfo } from "../core/api.js";
 import {
   method,
@@ -101,8 +102,18 @@ export class PandoClient {
     return fromVolumeMessage(await this.#call("CloneVolume", message));
   }
 
+  async rollbackVolume(volume: string, snapshot: string): Promise<VolumeView> {
+    return fromVolumeMessage(await this.#call("RollbackVolume", { volume, snapshot }));
+  }
+
   createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo> {
     return this.#call("CreateSnapshot", { volume, snapshot });
+  }
+
+  /** Of several volumes at one instant, all or none. */
+  async createSnapshots(snapshots: readonly SnapshotRef[]): Promise<SnapshotInfo[]> {
+    const message = { snapshots: [...snapshots] };
+    return (await this.#call("CreateSnapshots", message)).snapshots;
   }
 
   listSnapshots(volume = ""): Promise<SnapshotInfo[]> {
