@@ -70,7 +70,7 @@ const NEVER: { what: RegExp; why: string }[] = [
   { what: /\b(FIXM[E]|TOD[O]|HAC[K]|XX[X])\b/, why: "do it, or write down that it is absent" },
   { what: /@ts-(ignor[e]|nochec[k])/, why: "say it with types" },
   { what: /\/(work|home|Users|workspace)\/[\w.-]|\/root\/\./, why: "a path of one machine" },
-  { what: /"resolved"\s*:/, why: "a package registry of one machine" },
+  { what: /"resolved"\s*:\s*"\w+:/, why: "a package registry of one machine" },
 ];
 
 /**

@@ -26,6 +26,14 @@ export interface FioLane {
   latency: FioLatency;
 }
 
+/** What happened in one interval, if the job asked for samples. */
+export interface FioSample {
+  /** Of the interval's end, from the job's start. */
+  timeMs: number;
+  iops: number;
+  maxLatencyUs: number;
+}
+
 export interface FioJobResult {
   name: string;
   read: FioLane;
@@ -35,6 +43,8 @@ export interface FioJobResult {
   flush: FioLatency;
   userCpuPercent: number;
   systemCpuPercent: number;
+  /** By time; empty unless the job asked with `sampleEveryMs`. All directions together. */
+  samples: FioSample[];
 }
 
 export interface FioResult {
@@ -73,6 +83,7 @@ function jobResult(job: Field): FioJobResult {
     flush: latency(job.get("sync").get("lat_ns")),
     userCpuPercent: job.get("usr_cpu").number(),
     systemCpuPercent: job.get("sys_cpu").number(),
+    samples: [],
   };
 }
 

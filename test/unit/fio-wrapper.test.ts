@@ -78,6 +78,7 @@ test("a job file says everything, and nothing twice", () => {
 thread=1
 group_reporting=1
 percentile_list=50:90:95:99:99.9:99.99
+per_job_logs=0
 
 [job]
 new_group=1
