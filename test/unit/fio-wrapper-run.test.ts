@@ -86,8 +86,11 @@ test("a status line is read", () => {
 
 test("progress is one line of a terminal, and nothing elsewhere", () => {
   let written = "";
-  const stream = (isTTY: boolean) =>
-    ({ isTTY, columns: 40, write: (text: string) => (written += text) !== "" }) as never;
+  const write = (text: string): boolean => {
+    written += text;
+    return true;
+  };
+  const stream = (isTTY: boolean) => ({ isTTY, columns: 40, write }) as never;
   const progress = { percent: 50, iops: 100, secondsLeft: 2 };
   const file = terminalProgress("load", stream(false));
   file.onProgress(progress);
