@@ -22,6 +22,7 @@ const MAY_IMPORT: [RegExp, RegExp][] = [
   [/^native\//, /^engine\/base\//],
   [/^nvmf\//, /^(engine\/base|engine\/core|native)\//],
   [/^csi\//, /^engine\/(base\/|serve\/client)/],
+  [/^bench\/fio-wrapper\//, NOTHING],
   [/^bench\//, /^(engine|native)\//],
   [/^test\//, ANYTHING],
 ];

@@ -84,6 +84,9 @@ const RESERVED = new Set([
   "numjobs",
   "group_reporting",
   "percentile_list",
+  "lat_percentiles",
+  "clat_percentiles",
+  "slat_percentiles",
   "per_job_logs",
   "write_lat_log",
   "write_iops_log",
@@ -104,6 +107,8 @@ export function jobFile(jobs: readonly FioJob[]): string {
     "thread=1",
     "group_reporting=1",
     `percentile_list=${PERCENTILES.join(":")}`,
+    "lat_percentiles=1",
+    "clat_percentiles=0",
     "per_job_logs=0",
   ];
   return `${[global.join("\n"), ...jobs.map(section)].join("\n\n")}\n`;

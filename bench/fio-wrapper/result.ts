@@ -22,7 +22,10 @@ export interface FioLane {
   iops: number;
   bytesPerSecond: number;
   runtimeMs: number;
-  /** fio's clat: from handing the request over to its completion. */
+  /**
+   * fio's lat: from the beginning of the request's submission to its completion. Without the
+   * submission (clat) a request that the kernel completes inside it would take no time at all.
+   */
   latency: FioLatency;
 }
 
@@ -94,7 +97,7 @@ function lane(field: Field): FioLane {
     iops: field.get("iops").number(),
     bytesPerSecond: field.get("bw_bytes").number(),
     runtimeMs: field.get("runtime").number(),
-    latency: latency(field.get("clat_ns")),
+    latency: latency(field.get("lat_ns")),
   };
 }
 

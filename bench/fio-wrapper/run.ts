@@ -163,7 +163,7 @@ async function withSamples(
     const job = result.jobs[index];
     if (sampleEveryMs === undefined || job === undefined) continue;
     const iops = await readOutput(join(folder, `${name}_iops.log`));
-    const latency = await readOutput(join(folder, `${name}_clat.log`));
+    const latency = await readOutput(join(folder, `${name}_lat.log`));
     job.samples = parseSamples({ iops, latency }, sampleEveryMs);
   }
   return result;
