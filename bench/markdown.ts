@@ -40,13 +40,15 @@ export function machineText({ machine, options, startedAt, seconds }: Results): 
   const programs = Object.entries(versions)
     .filter(([, version]) => version !== "")
     .map(([name, version]) => (version.startsWith(name) ? version : `${name} ${version}`));
+  const where = virtual ? " in a virtual machine" : "";
   const minutes = Math.round(seconds / 60);
   return [
     `- ${startedAt.slice(0, 10)}, commit ${machine.commit}; the whole run took ${minutes} minutes.`,
-    `- ${cores} cores of ${cpu}${virtual ? " in a virtual machine" : ""}, ${formatSize(memoryBytes)} memory, Linux ${kernel}.`,
+    `- ${cores} cores of ${cpu}${where}, ${formatSize(memoryBytes)} memory, Linux ${kernel}.`,
     `- ${device}; ${fileSystem}.`,
     `- ${programs.join("; ")}.`,
-    `- Working set ${formatSize(options.sizeBytes)}; ${options.seconds} s a measurement, medians of ${options.rounds} rounds; ± is half the range of the rounds.`,
+    `- Working set ${formatSize(options.sizeBytes)}; ${options.seconds} s a measurement.`,
+    `- Medians of ${options.rounds} rounds; ± is half the range of the rounds.`,
     `- Noise: load average ${machine.loadBefore} before the run, ${machine.loadAfter} after it.`,
   ].join("\n");
 }

@@ -11,7 +11,7 @@ const VOLUME = "bench";
 const ENGINE = "engine";
 const RAW = "raw file";
 /** Superblocks, journal, and room for what is written while freed blocks are on their way back. */
-const POOL_OVERHEAD_BYTES = 512 * 1024 * 1024;
+const POOL_OVERHEAD_BYTES = 256 * 1024 * 1024;
 
 const WORKLOADS: Workload[] = [
   ...(["randread", "randwrite"] as const).flatMap((pattern) =>

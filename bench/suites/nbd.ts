@@ -13,7 +13,7 @@ const VOLUME = "bench";
 const RAW = "qemu, raw";
 const QCOW2 = "qemu, qcow2";
 const PANDO = "pando";
-const POOL_OVERHEAD_BYTES = 512 * 1024 * 1024;
+const POOL_OVERHEAD_BYTES = 256 * 1024 * 1024;
 
 const WORKLOADS: Workload[] = [
   ...(["randread", "randwrite"] as const).flatMap((pattern) =>

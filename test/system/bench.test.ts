@@ -30,7 +30,7 @@ for (const { suite, columns } of [
   test(`the suite ${suite} measures all of its subjects and leaves nothing behind`, () => {
     const out = join(folder, `${suite}.json`);
     const dir = join(folder, "files");
-    const small = ["--size", "32MiB", "--seconds", "0.1", "--rounds", "2"];
+    const small = ["--size", "32MiB", "--seconds", "0.1", "--rounds", "1"];
     const run = bench(suite, ...small, "--dir", dir, "--out", out);
     assert.is(run.status, 0, run.stderr);
     assert.equal(readdirSync(dir), []);
@@ -39,7 +39,7 @@ for (const { suite, columns } of [
     assert.equal([...new Set(table?.cells.map(({ column }) => column))], columns);
     for (const { row, column, samples } of table?.cells ?? []) {
       const [iops = [], p50 = [], p99 = [], cpu = []] = samples;
-      assert.ok(iops.length === 2 && iops.every((value) => value > 0), `${row}, ${column}: IOPS`);
+      assert.ok(iops.length === 1 && iops.every((value) => value > 0), `${row}, ${column}: IOPS`);
       assert.ok(
         p50.every((us, round) => us > 0 && us <= (p99[round] ?? 0)),
         `${row}: latency`,
@@ -68,11 +68,10 @@ test("what cannot be run is refused in one line", () => {
     [["engine", "--rounds", "1.5"], /^error: --rounds 1\.5: a whole number/],
     [["compare", join(folder, "none.json"), "b"], /^error: .*none\.json cannot be read/],
   ] as [string[], RegExp][]) {
-    const run = bench(...args, "--dir", join(folder, "never"));
+    const run = bench(...args);
     assert.is(run.status, 1);
     assert.match(run.stderr, message);
   }
-  assert.not(readdirSync(folder).includes("never"));
 });
 
 test.run();
