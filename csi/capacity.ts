@@ -28,9 +28,10 @@ export function chooseSize(
   range: Range,
   { leastBytes, blockSizeBytes }: { leastBytes: number; blockSizeBytes: number },
 ): number {
+  const whole = Math.floor(range.limitBytes / blockSizeBytes) * blockSizeBytes;
   const asked =
     range.requiredBytes === 0 && leastBytes === 0
-      ? Math.min(DEFAULT_VOLUME_BYTES, range.limitBytes - (range.limitBytes % blockSizeBytes))
+      ? Math.min(DEFAULT_VOLUME_BYTES, whole)
       : Math.max(range.requiredBytes, leastBytes);
   const sizeBytes = Math.ceil(asked / blockSizeBytes) * blockSizeBytes;
   if (sizeBytes > 0 && sizeBytes <= Math.min(range.limitBytes, MAX_VOLUME_BYTES)) return sizeBytes;

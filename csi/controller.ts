@@ -1,4 +1,6 @@
-// The controller service: its methods from where they are, and what it says it can do.
+// The controller services: their methods from where they are, and what they say they can do.
+
+import { groupMethods } from "./group-snapshots.js";
 import { inventoryMethods } from "./inventory.js";
 import { publishMethods } from "./publishing.js";
 import type { Service } from "./server.js";
@@ -23,18 +25,33 @@ const CAPABILITIES = [
   "SINGLE_NODE_MULTI_WRITER",
 ];
 
-export function controllerService(options: {
+export interface ControllerServices {
+  Controller: Service;
+  GroupController: Service;
+}
+
+export function controllerServices(options: {
   nodes: StorageNodes;
   maxVolumesPerNode: number | null;
-}): Service {
+}): ControllerServices {
   const { nodes } = options;
-  return {
+  const parts = { nodes, names: new SnapshotNames(nodes) };
+  const controller: Service = {
     ControllerGetCapabilities: {
       run: async () => ({ capabilities: CAPABILITIES.map((type) => ({ rpc: { type } })) }),
     },
     ...volumeMethods(nodes),
     ...publishMethods(options),
     ...inventoryMethods(nodes),
-    ...snapshotMethods({ nodes, names: new SnapshotNames(nodes) }),
+    ...snapshotMethods(parts),
   };
+  const group: Service = {
+    GroupControllerGetCapabilities: {
+      run: async () => ({
+        capabilities: [{ rpc: { type: "CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT" } }],
+      }),
+    },
+    ...groupMethods(parts),
+  };
+  return { Controller: controller, GroupController: group };
 }

@@ -8,7 +8,7 @@ import { identityFiles, readHostIdentity } from "../nvmf/host-identity.js";
 import { Initiator } from "../nvmf/initiator.js";
 import { runCommand } from "./command.js";
 import type { CsiConfig } from "./config.js";
-import { controllerService } from "./controller.js";
+import { controllerServices } from "./controller.js";
 import { FileSystems } from "./filesystem.js";
 import { identityService } from "./identity.js";
 import { MountTable } from "./mount-table.js";
@@ -35,7 +35,7 @@ export async function startDriver(config: CsiConfig): Promise<Driver> {
   const nodes = mode === "node" ? null : connectNodes(config);
   if (nodes !== null) {
     const { maxVolumesPerNode } = config;
-    services.Controller = controllerService({ nodes, maxVolumesPerNode });
+    Object.assign(services, controllerServices({ nodes, maxVolumesPerNode }));
   }
   if (mode !== "controller") services.Node = await makeNode(config);
   const server = await startCsiServer({ socket: endpoint, services, log });

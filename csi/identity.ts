@@ -12,6 +12,7 @@ export function identityService(options: { driverName: string; version: string }
       run: async () => ({
         capabilities: [
           { service: { type: "CONTROLLER_SERVICE" } },
+          { service: { type: "GROUP_CONTROLLER_SERVICE" } },
           { volumeExpansion: { type: "ONLINE" } },
         ],
       }),

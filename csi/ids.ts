@@ -27,7 +27,8 @@ const MAX_NODE_LENGTH = 32;
 export const MAX_ID_LENGTH = 128;
 
 const PLAIN_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
-const MADE_NAME = /^csi-[0-9a-f]{40}$/;
+const MADE_NAME = /^(csi|group)-[0-9a-f]{40}$/;
+const GROUP_NAME = /^group-[0-9a-f]{40}$/;
 const NODE_NAME = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/;
 const VOLUME_ID =
   /^([a-z0-9.-]+)\/([A-Za-z0-9._-]+)\/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/;
@@ -44,7 +45,31 @@ export function isNodeName(name: string): boolean {
 export function engineName(name: string): string {
   const plain = name.length <= MAX_NAME_LENGTH && PLAIN_NAME.test(name) && !MADE_NAME.test(name);
   if (plain) return name;
-  return `csi-${createHash("sha256").update(name).digest("hex").slice(0, 40)}`;
+  return `csi-${digest(name)}`;
+}
+
+/** The name that each member of a group snapshot has: it tells, for ever, that it is one. */
+export function groupMemberName(name: string): string {
+  return `group-${digest(name)}`;
+}
+
+export function isGroupMemberName(name: string): boolean {
+  return GROUP_NAME.test(name);
+}
+
+/** A group snapshot's id is NODE/NAME, NAME being that of its members. */
+export interface GroupId {
+  node: string;
+  name: string;
+}
+
+export function formatGroupId({ node, name }: GroupId): string {
+  return `${node}/${name}`;
+}
+
+export function parseGroupId(text: string): GroupId | null {
+  const [node = "", name = "", ...more] = text.split("/");
+  return isNodeName(node) && isGroupMemberName(name) && more.length === 0 ? { node, name } : null;
 }
 
 export function formatVolumeId({ node, volume, uuid }: VolumeId): string {
@@ -66,4 +91,8 @@ export function parseSnapshotId(text: string): SnapshotId | null {
   const [, node, volume, snapshot] = SNAPSHOT_ID.exec(text) ?? [];
   if (node === undefined || volume === undefined || snapshot === undefined) return null;
   return { node, volume, snapshot };
+}
+
+function digest(name: string): string {
+  return createHash("sha256").update(name).digest("hex").slice(0, 40);
 }

@@ -108,6 +108,19 @@ export interface SnapshotMessage {
   sourceVolumeId: string;
   creationTime: { seconds: number; nanos: number };
   readyToUse: boolean;
+  /** Empty: it is of no group. */
+  groupSnapshotId: string;
+}
+
+export interface CreateGroupRequest {
+  name: string;
+  sourceVolumeIds: string[];
+  parameters: Strings;
+}
+
+export interface GroupRequest {
+  groupSnapshotId: string;
+  snapshotIds: string[];
 }
 
 export interface StageRequest {

@@ -12,7 +12,7 @@ const loaded = loadSync(packagePath("csi/proto/csi/v1/csi.proto"), {
   oneofs: false,
 });
 
-export type ServiceName = "Identity" | "Controller" | "Node";
+export type ServiceName = "Identity" | "Controller" | "GroupController" | "Node";
 
 export function serviceDefinition(name: ServiceName): ServiceDefinition {
   const service = loaded[`csi.v1.${name}`];

@@ -51,11 +51,17 @@ async function publish(options: PublishOptions, request: PublishRequest): Promis
 }
 
 function requireNodeId(nodeId: string): void {
+  if (isHostNqn(nodeId)) return;
+  const message = `node_id: ${nodeId} is no node of this driver, whose nodes are host NQNs`;
+  throw new CsiError(status.NOT_FOUND, message);
+}
+
+function isHostNqn(text: string): boolean {
   try {
-    checkHostNqn(nodeId);
-  } catch (cause) {
-    const message = `node_id: ${nodeId} is no node of this driver, whose nodes are host NQNs`;
-    throw new CsiError(status.NOT_FOUND, message, { cause });
+    checkHostNqn(text);
+    return true;
+  } catch {
+    return false;
   }
 }
 
@@ -85,10 +91,13 @@ async function unpublish(nodes: StorageNodes, request: PublishRequest): Promise<
   const found = id === null ? null : await nodes.findVolume(id);
   if (found === null) return {};
   const { node, item } = found;
-  const hosts = nodeId === "" ? item.allowedHosts : [nodeId];
+  const connected = item.sessions.map(({ hostNqn }) => hostNqn).filter((host) => host !== "");
+  const hosts = nodeId === "" ? new Set([...item.allowedHosts, ...connected]) : [nodeId];
   for (const host of hosts) {
-    if (!item.allowedHosts.includes(host)) continue;
+    // One that was never let in has no NQN, perhaps.
+    if (!isHostNqn(host)) continue;
     try {
+      // Off the list already or not: when this returns, nothing of the host runs in the volume.
       await node.daemon.denyHost(item.name, host);
     } catch (error) {
       if (!isPandoError(error, "ENOTFOUND")) throw error;

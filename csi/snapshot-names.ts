@@ -18,12 +18,12 @@ export class SnapshotNames {
     this.#nodes = nodes;
   }
 
-  /** Another volume's snapshot of this name, if there is one. */
-  async takenBy(name: string, wanted: SnapshotId): Promise<SnapshotId | null> {
+  /** A snapshot of this name, if there is one; `but`: not this one. */
+  async takenBy(name: string, but: SnapshotId | null): Promise<SnapshotId | null> {
     await Promise.all(this.#nodes.all.map(({ name: node }) => this.#readNode(node)));
     const known = this.#taken.get(name);
     if (known === undefined) return null;
-    if (known.node === wanted.node && known.volume === wanted.volume) return null;
+    if (known.node === but?.node && known.volume === but.volume) return null;
     if ((await this.#nodes.findSnapshot(known)) !== null) return known;
     this.deleted(known);
     return null;

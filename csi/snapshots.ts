@@ -6,8 +6,10 @@ import type { SnapshotInfo } from "../engine/serve/client.js";
 import { CsiError, invalid, notFound } from "./errors.js";
 import {
   engineName,
+  formatGroupId,
   formatSnapshotId,
   formatVolumeId,
+  isGroupMemberName,
   MAX_ID_LENGTH,
   parseSnapshotId,
   parseVolumeId,
@@ -95,6 +97,10 @@ async function deleteSnapshot(
   if (snapshotId === "") throw invalid("snapshot_id", "is missing");
   const id = parseSnapshotId(snapshotId);
   if (id === null) return {};
+  if (isGroupMemberName(id.snapshot)) {
+    const groupId = formatGroupId({ node: id.node, name: id.snapshot });
+    throw invalid("snapshot_id", `is a member of ${groupId}, and is deleted with it`);
+  }
   try {
     await nodes.get(id.node).daemon.deleteSnapshot(id.volume, id.snapshot);
   } catch (error) {
@@ -154,7 +160,7 @@ async function select(
   return lists.flat();
 }
 
-function snapshotMessage(found: Found<SnapshotInfo>): SnapshotMessage {
+export function snapshotMessage(found: Found<SnapshotInfo>): SnapshotMessage {
   const { node, item } = found;
   const createdMs = Date.parse(item.createdAt);
   const seconds = Math.floor(createdMs / 1000);
@@ -164,6 +170,9 @@ function snapshotMessage(found: Found<SnapshotInfo>): SnapshotMessage {
     sourceVolumeId: sourceIdOf(found),
     creationTime: { seconds, nanos: (createdMs - seconds * 1000) * 1_000_000 },
     readyToUse: true,
+    groupSnapshotId: isGroupMemberName(item.name)
+      ? formatGroupId({ node: node.name, name: item.name })
+      : "",
   };
 }
 

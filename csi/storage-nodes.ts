@@ -19,6 +19,7 @@ export type Daemon = Pick<
   | "resizeVolume"
   | "cloneVolume"
   | "createSnapshot"
+  | "createSnapshots"
   | "listSnapshots"
   | "deleteSnapshot"
   | "allowHost"

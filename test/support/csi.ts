@@ -1,10 +1,11 @@
 // For tests of the CSI driver: storage nodes with fake pools behind them, daemons that fail where
 // they are told to, and requests with their defaults, as proto-loader makes them.
-import { PandoError } from "../../engine/base/errors.js";
-import { viewVolume } from "../../engine/serve/view.js";
-import { controllerService } from "../../csi/controller.js";
+
+import { controllerServices } from "../../csi/controller.js";
 import type { Service } from "../../csi/server.js";
 import { type Daemon, StorageNodes } from "../../csi/storage-nodes.js";
+import { PandoError } from "../../engine/base/errors.js";
+import { viewVolume } from "../../engine/serve/view.js";
 import { FakePool } from "./fake-pool.js";
 
 export const NODE_1 = "nqn.2014-08.org.example:node-1";
@@ -20,7 +21,9 @@ export const BLOCK = { block: {}, mount: null, accessMode: { mode: "SINGLE_NODE_
 
 /** Whether a daemon does what it is asked, and whether the asker hears of it. */
 export interface Fault {
-  /** Null: it is well. "down": nothing is done. Else the number of the change after which it dies. */
+  /**
+   * Null: it is well. "down": nothing is done. Else the number of the change after which it dies.
+   */
   state: null | "down" | { dieAtChange: number; before: boolean };
   changes: number;
 }
@@ -52,10 +55,9 @@ export function makeWorld(names: string[], maxVolumesPerNode: number | null = nu
   return {
     nodes,
     async call(method, request) {
-      const service: Service = controllerService({
-        nodes: new StorageNodes(nodes),
-        maxVolumesPerNode,
-      });
+      const storageNodes = new StorageNodes(nodes);
+      const services = controllerServices({ nodes: storageNodes, maxVolumesPerNode });
+      const service: Service = { ...services.Controller, ...services.GroupController };
       const answer = await service[method]?.run({ ...DEFAULTS[method], ...request });
       return answer as Record<string, never>;
     },
@@ -92,6 +94,9 @@ const DEFAULTS: Record<string, object> = {
   ListSnapshots: { ...LISTED, sourceVolumeId: "", snapshotId: "" },
   GetCapacity: { volumeCapabilities: [], parameters: {} },
   CreateSnapshot: { sourceVolumeId: "", name: "", parameters: {} },
+  CreateVolumeGroupSnapshot: { name: "", sourceVolumeIds: [], parameters: {} },
+  DeleteVolumeGroupSnapshot: { groupSnapshotId: "", snapshotIds: [] },
+  GetVolumeGroupSnapshot: { groupSnapshotId: "", snapshotIds: [] },
   ControllerExpandVolume: { volumeId: "", capacityRange: null, volumeCapability: MOUNT },
 };
 
@@ -107,6 +112,7 @@ function asDaemon(pool: FakePool): Daemon {
     resizeVolume: async (name, sizeBytes) => view(await pool.resizeVolume(name, sizeBytes)),
     cloneVolume: async (source, name) => view(await pool.cloneVolume(source, name)),
     createSnapshot: (volume, snapshot) => pool.createSnapshot(volume, snapshot),
+    createSnapshots: (snapshots) => pool.createSnapshots(snapshots),
     listSnapshots: (volume) => pool.listSnapshots(volume),
     deleteSnapshot: (volume, snapshot) => pool.deleteSnapshot(volume, snapshot),
     allowHost: async (volume, host) => view(await pool.allowHost(volume, host)),
