@@ -48,9 +48,28 @@ export interface Settings {
   target?: string;
   /** HOST:PORT that discovery and `nvme connect` lines name, if it is not the target's own. */
   advertise?: string;
+  /** HOST:PORT of the API on TCP, or "none". */
+  api?: string;
+  /** PEM files of the API on TCP: the daemon's certificate and key, and who signs its clients. */
+  apiCertificate?: string;
+  apiKey?: string;
+  apiAuthority?: string;
   /** Memory for index blocks. */
   indexCache?: string;
   logLevel?: string;
+}
+
+/** Paths of PEM files: who this side is, and who signs the certificates of the other. */
+export interface TlsFiles {
+  readonly certificate: string;
+  readonly key: string;
+  readonly authority: string;
+}
+
+export interface ApiConfig {
+  readonly address: Address;
+  /** Null only on a loopback address. */
+  readonly tls: TlsFiles | null;
 }
 
 export interface Config {
@@ -62,6 +81,7 @@ export interface Config {
   readonly metrics: Address | null;
   readonly target: Address | null;
   readonly advertise: Address | null;
+  readonly api: ApiConfig | null;
   readonly indexCacheBytes: number;
   readonly logLevel: LogLevel;
 }
@@ -74,6 +94,10 @@ export const SETTING_NAMES = [
   "metrics",
   "target",
   "advertise",
+  "api",
+  "apiCertificate",
+  "apiKey",
+  "apiAuthority",
   "indexCache",
   "logLevel",
 ] as const satisfies readonly (keyof Settings)[];
@@ -174,6 +198,7 @@ export function makeConfig(settings: Settings, environment: Environment): Config
     metrics,
     target,
     advertise: advertised(target, settings.advertise),
+    api: makeApi(settings),
     indexCacheBytes: parseIndexCache(settings.indexCache ?? DEFAULT_INDEX_CACHE),
     logLevel: parseLogLevel(settings.logLevel ?? "info"),
   });
@@ -189,6 +214,36 @@ function advertised(target: Address | null, setting: string | undefined): Addres
     });
   }
   return address;
+}
+
+/** Whoever reaches the API can delete every volume: in the open it is for loopback only. */
+function makeApi(settings: Settings): ApiConfig | null {
+  const { apiCertificate: certificate, apiKey: key, apiAuthority: authority } = settings;
+  const files = { apiCertificate: certificate, apiKey: key, apiAuthority: authority };
+  const absent = Object.entries(files).find(([, path]) => path === undefined)?.[0];
+  const given = Object.entries(files).find(([, path]) => path !== undefined)?.[0];
+  if (given !== undefined && absent !== undefined) {
+    throw new PandoError("EINVAL", `"${given}" is set and "${absent}" is not`, {
+      field: absent,
+      hint: "mutual TLS needs apiCertificate, apiKey and apiAuthority",
+    });
+  }
+  const address = orNone(settings.api ?? "none", (text) => parseAddress(text, "api"));
+  if (address === null) return null;
+  if (certificate !== undefined && key !== undefined && authority !== undefined) {
+    const tls = {
+      certificate: resolve(certificate),
+      key: resolve(key),
+      authority: resolve(authority),
+    };
+    return { address, tls };
+  }
+  if (isLoopback(address)) return { address, tls: null };
+  throw new PandoError(
+    "EINVAL",
+    `the API is not served on ${formatAddress(address)} without TLS: it is not a loopback address`,
+    { field: "api", hint: "set apiCertificate, apiKey and apiAuthority" },
+  );
 }
 
 function defaultSocket(environment: Environment): string {
@@ -239,6 +294,9 @@ function isPath(key: keyof Settings, value: string): boolean {
     key === "pool" ||
     key === "meta" ||
     key === "socket" ||
+    key === "apiCertificate" ||
+    key === "apiKey" ||
+    key === "apiAuthority" ||
     (key === "nbdSocket" && value !== "none")
   );
 }
