@@ -1,6 +1,8 @@
 // What the engine offers to those who serve it (control server, exports, metrics). Implemented by
 // core/pool.ts; everything here is plain data, sizes in bytes, times in ISO 8601 UTC.
 
+import type { SnapshotRef } from "../base/name.js";
+
 export interface Origin {
   volume: string;
   /** Null for a clone of a live volume. */
@@ -97,8 +99,12 @@ export interface PoolService {
   resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo>;
   /** From a snapshot, or, with `snapshot` null, from the volume as it is now. */
   cloneVolume(source: Origin, name: string): Promise<VolumeInfo>;
+  /** What was written since is deleted. EBUSY while somebody has the volume open. */
+  rollbackVolume(volume: string, snapshot: string): Promise<VolumeInfo>;
 
   createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo>;
+  /** Of several volumes at one instant, all or none; in the order in which they are named. */
+  createSnapshots(snapshots: readonly SnapshotRef[]): Promise<SnapshotInfo[]>;
   /** All snapshots, or one volume's. */
   listSnapshots(volume?: string): Promise<SnapshotInfo[]>;
   deleteSnapshot(volume: string, snapshot: string): Promise<void>;

@@ -10,15 +10,17 @@ import type { Clock } from "../base/clock.js";
 import { MAX_VOLUME_BYTES, SECTOR_BYTES } from "../base/constants.js";
 import { isPandoError, PandoError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
-import { requireName } from "../base/name.js";
+import { requireName, type SnapshotRef } from "../base/name.js";
 import {
   createVolume,
   deleteSnapshot,
   deleteVolume,
+  getSnapshot,
   getSpaceRecord,
   getVolume,
   listSnapshots,
   listVolumes,
+  type SnapshotEntry,
   updateVolume,
 } from "../store/catalogue.js";
 import type { VolumeRecord } from "../store/codec-records.js";
@@ -41,7 +43,7 @@ import {
   type BranchingParts,
   cloneLiveVolume,
   cloneSnapshot,
-  snapshotVolume,
+  snapshotVolumes,
 } from "./branching.js";
 import { checkStore } from "./check.js";
 import { Checkpointer } from "./checkpointer.js";
@@ -52,6 +54,7 @@ import { Mutex } from "./mutex.js";
 import { OpenVolumes } from "./open-volumes.js";
 import { Reclaimer } from "./reclaimer.js";
 import type { Recovered } from "./recovery.js";
+import { rollBack } from "./rollback.js";
 import { Space } from "./space.js";
 
 /** How long changes may stay in the journal only. */
@@ -248,14 +251,7 @@ export class Pool implements PoolService {
 
   async deleteVolume(name: string): Promise<void> {
     const { allowedHosts } = await this.#change(async () => {
-      const open = this.#volumes.find(name);
-      if (open !== undefined) {
-        const hosts = open.sessions.map((session) => session.hostNqn || session.frontEnd);
-        throw new PandoError("EBUSY", `volume ${name} is in use by ${hosts.join(", ")}`, {
-          volume: name,
-          hint: "disconnect it there first",
-        });
-      }
+      this.#volumes.requireClosed(name);
       const record = await this.#store.transact((txn) => {
         const deleted = deleteVolume(txn, name);
         abandonLayer(txn, deleted.layer, this.#parts.clock.now());
@@ -301,22 +297,33 @@ export class Pool implements PoolService {
   }
 
   async createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo> {
-    requireName(snapshot, "snapshot");
-    await this.#change(() => snapshotVolume(this.#branching, volume, snapshot));
-    const [info] = (await this.listSnapshots(volume)).filter(({ name }) => name === snapshot);
-    assert(info !== undefined, `snapshot ${volume}@${snapshot} was made`);
-    return info;
+    const [info] = await this.createSnapshots([{ volume, snapshot }]);
+    return info as SnapshotInfo;
+  }
+
+  async createSnapshots(snapshots: readonly SnapshotRef[]): Promise<SnapshotInfo[]> {
+    for (const { snapshot } of snapshots) requireName(snapshot, "snapshot");
+    await this.#change(() => snapshotVolumes(this.#branching, snapshots));
+    return snapshots.map(({ volume, snapshot }) =>
+      describeSnapshot({
+        volume,
+        name: snapshot,
+        record: getSnapshot(this.#store, volume, snapshot),
+      }),
+    );
+  }
+
+  async rollbackVolume(volume: string, snapshot: string): Promise<VolumeInfo> {
+    await this.#change(async () => {
+      this.#reclaimer.deleted(await rollBack(this.#branching, { volume, snapshot }));
+    });
+    this.#tidy();
+    return this.getVolume(volume);
   }
 
   async listSnapshots(volume?: string): Promise<SnapshotInfo[]> {
     this.#assertOpen();
-    return listSnapshots(this.#store, volume).map((entry) => ({
-      volume: entry.volume,
-      name: entry.name,
-      uuid: entry.record.uuid,
-      sizeBytes: entry.record.sizeBytes,
-      createdAt: entry.record.createdAt,
-    }));
+    return listSnapshots(this.#store, volume).map(describeSnapshot);
   }
 
   async deleteSnapshot(volume: string, snapshot: string): Promise<void> {
@@ -547,4 +554,9 @@ export class Pool implements PoolService {
   #assertOpen(): void {
     if (this.#closed) throw new PandoError("ECLOSED", "the pool is closed");
   }
+}
+
+function describeSnapshot({ volume, name, record }: SnapshotEntry): SnapshotInfo {
+  const { uuid, sizeBytes, createdAt } = record;
+  return { volume, name, uuid, sizeBytes, createdAt };
 }

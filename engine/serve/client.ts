@@ -2,6 +2,7 @@
 // names and types of PoolService, and throw the errors that the pool threw.
 import { Client, credentials, type ServiceError } from "@grpc/grpc-js";
 import { PandoError } from "../base/errors.js";
+import type { SnapshotRef } from "../base/name.js";
 import type { CheckReport, ConnectionInfo, Origin, PoolInfo, SnapshotInfo } from "../core/api.js";
 import {
   method,
@@ -67,8 +68,18 @@ export class PandoClient {
     return fromVolumeMessage(await this.#call("CloneVolume", message));
   }
 
+  async rollbackVolume(volume: string, snapshot: string): Promise<VolumeView> {
+    return fromVolumeMessage(await this.#call("RollbackVolume", { volume, snapshot }));
+  }
+
   createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo> {
     return this.#call("CreateSnapshot", { volume, snapshot });
+  }
+
+  /** Of several volumes at one instant, all or none. */
+  async createSnapshots(snapshots: readonly SnapshotRef[]): Promise<SnapshotInfo[]> {
+    const message = { snapshots: [...snapshots] };
+    return (await this.#call("CreateSnapshots", message)).snapshots;
   }
 
   listSnapshots(volume = ""): Promise<SnapshotInfo[]> {

@@ -81,7 +81,12 @@ export interface UnaryMethods {
   DeleteVolume: { request: ByName; response: Empty };
   ResizeVolume: { request: { name: string; sizeBytes: number }; response: VolumeMessage };
   CloneVolume: { request: { source: OriginMessage | null; name: string }; response: VolumeMessage };
+  RollbackVolume: { request: BySnapshot; response: VolumeMessage };
   CreateSnapshot: { request: BySnapshot; response: SnapshotMessage };
+  CreateSnapshots: {
+    request: { snapshots: BySnapshot[] };
+    response: { snapshots: SnapshotMessage[] };
+  };
   DeleteSnapshot: { request: BySnapshot; response: Empty };
   AllowHost: { request: ByHost; response: VolumeMessage };
   DenyHost: { request: ByHost; response: VolumeMessage };

@@ -118,10 +118,22 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
       requireName(name, "volume");
       return reply(await pool.cloneVolume(origin, name));
     },
+    RollbackVolume: async ({ volume, snapshot }) => {
+      requireName(volume, "volume");
+      requireName(snapshot, "snapshot");
+      return reply(await pool.rollbackVolume(volume, snapshot));
+    },
     CreateSnapshot: ({ volume, snapshot }) => {
       requireName(volume, "volume");
       requireName(snapshot, "snapshot");
       return pool.createSnapshot(volume, snapshot);
+    },
+    CreateSnapshots: async ({ snapshots }) => {
+      for (const { volume, snapshot } of snapshots) {
+        requireName(volume, "volume");
+        requireName(snapshot, "snapshot");
+      }
+      return { snapshots: await pool.createSnapshots(snapshots) };
     },
     DeleteSnapshot: async ({ volume, snapshot }) => {
       requireName(volume, "volume");

@@ -2,6 +2,7 @@
 // tests of the control plane.
 import { randomUUID } from "node:crypto";
 import { PandoError } from "../../engine/base/errors.js";
+import type { SnapshotRef } from "../../engine/base/name.js";
 import type {
   CheckReport,
   ConnectionInfo,
@@ -97,6 +98,16 @@ export class FakePool implements PoolService {
     const made = { volume, name, uuid: randomUUID(), sizeBytes, createdAt: this.#now() };
     this.snapshots.set(key, made);
     return made;
+  }
+
+  async createSnapshots(snapshots: readonly SnapshotRef[]): Promise<SnapshotInfo[]> {
+    for (const { volume } of snapshots) this.#volume(volume);
+    return Promise.all(snapshots.map((one) => this.createSnapshot(one.volume, one.snapshot)));
+  }
+
+  async rollbackVolume(volume: string, snapshot: string): Promise<VolumeInfo> {
+    this.#snapshot(volume, snapshot);
+    return { ...this.#volume(volume), ownBytes: 0 };
   }
 
   async listSnapshots(volume?: string): Promise<SnapshotInfo[]> {

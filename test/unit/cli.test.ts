@@ -155,6 +155,14 @@ test("snapshots, clones, and the tree of branches", async () => {
   );
   assert.match(await text("snapshot", "list"), /^NAME {8}SIZE {4}CREATED\ndb@monday {3}20 GiB /);
   assert.is(await text("snapshot", "delete", "db@tuesday"), "deleted db@tuesday\n");
+  const group = await text("snapshot", "create", "db@group", "db-test@group");
+  assert.is(group, "made db@group\nmade db-test@group\n");
+  const list = (await json("snapshot", "create", "db@other", "db-test@other")) as object[];
+  assert.is(list.length, 2);
+  for (const one of ["db@group", "db-test@group", "db@other", "db-test@other"]) {
+    await text("snapshot", "delete", one);
+  }
+  assert.match(await text("volume", "rollback", "db@monday"), /^name +db\n/);
   assert.equal(await json("volume", "delete", "live"), { deleted: "live" });
 });
 
@@ -223,6 +231,10 @@ test("wrong values: exit code 1, and nothing is changed", async () => {
     [/5000 is not a multiple/, ["volume", "resize", "db", "--size", "5000"]],
     [/there is a snapshot db@monday already/, ["snapshot", "create", "db@monday"]],
     [/"db" does not name a snapshot/, ["snapshot", "create", "db"]],
+    [/"db" does not name a snapshot/, ["snapshot", "create", "db@x", "db"]],
+    [/there is no volume nothing/, ["snapshot", "create", "db@x", "nothing@x"]],
+    [/there is no snapshot db@nothing/, ["volume", "rollback", "db@nothing"]],
+    [/"db" does not name a snapshot/, ["volume", "rollback", "db"]],
     [/there is no snapshot db@nothing/, ["snapshot", "delete", "db@nothing"]],
     [/is not a host NQN/, ["host", "allow", "db", "me"]],
     [/is not a host NQN/, ["host", "disconnect", "db", "me"]],
@@ -244,7 +256,7 @@ test("numbers as names are names", async () => {
 test("help has an example for every verb, and goes to stdout", async () => {
   const verbs = {
     pool: ["create", "show", "check"],
-    volume: ["create", "list", "show", "delete", "resize", "clone"],
+    volume: ["create", "list", "show", "delete", "resize", "clone", "rollback"],
     snapshot: ["create", "list", "delete"],
     host: ["allow", "deny", "disconnect", "list"],
   };

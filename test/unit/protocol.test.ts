@@ -58,7 +58,12 @@ const MESSAGES: Record<UnaryName | StreamName, { request: object; response: obje
   DeleteVolume: { request: BY_NAME, response: {} },
   ResizeVolume: { request: BY_SIZE, response: VOLUME },
   CloneVolume: { request: { source: VOLUME.origin, name: "c" }, response: VOLUME },
+  RollbackVolume: { request: BY_SNAPSHOT, response: VOLUME },
   CreateSnapshot: { request: BY_SNAPSHOT, response: SNAPSHOT },
+  CreateSnapshots: {
+    request: { snapshots: [BY_SNAPSHOT, BY_SNAPSHOT] },
+    response: { snapshots: [SNAPSHOT, SNAPSHOT] },
+  },
   ListSnapshots: { request: { volume: "db" }, response: SNAPSHOT },
   DeleteSnapshot: { request: BY_SNAPSHOT, response: {} },
   AllowHost: { request: BY_HOST, response: VOLUME },
