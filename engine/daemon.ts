@@ -171,7 +171,7 @@ function describe(config: Config): Record<string, string | null> {
     socket: config.socket,
     nbdSocket: config.nbdSocket,
     metrics: metrics === null ? null : formatAddress(metrics),
-    target: target === null ? null : formatAddress(target),
+    target: target.length === 0 ? null : target.map(formatAddress).join(", "),
     api: api === null ? null : formatAddress(api.address),
   };
 }
