@@ -19,6 +19,7 @@ export function volumeJson(volume: VolumeView): Record<string, unknown> {
     nbdUri: volume.nbdUri,
     allowedHosts: volume.allowedHosts,
     sessions: volume.sessions,
+    limits: volume.limits,
     createdAt: volume.createdAt,
   };
 }
@@ -36,6 +37,7 @@ export function describeVolume(volume: VolumeView): string {
     ["created", volume.createdAt],
     ["hosts", allowedHosts.length === 0 ? nobody : allowedHosts],
     ["open", describeSessions(volume)],
+    ["limits", describeLimits(volume)],
     ["nqn", volume.nqn],
     ["connect", connectLines(volume)],
     ["nbd", volume.nbdUri ?? "-"],
@@ -79,6 +81,13 @@ function parentOf(volume: VolumeView): string | null {
   const { origin } = volume;
   if (origin === null) return null;
   return origin.snapshot === null ? origin.volume : `${origin.volume}@${origin.snapshot}`;
+}
+
+function describeLimits({ limits: { iops, bytesPerSecond } }: VolumeView): string {
+  const parts: string[] = [];
+  if (iops !== null) parts.push(`${iops} IOPS`);
+  if (bytesPerSecond !== null) parts.push(`${formatSize(bytesPerSecond)}/s`);
+  return parts.join(", ") || "-";
 }
 
 function describeSessions(volume: VolumeView): string[] {

@@ -23,6 +23,13 @@ export interface VolumeInfo {
   allowedHosts: string[];
   /** Who has it open now. */
   sessions: SessionInfo[];
+  limits: Limits;
+}
+
+/** Null: no limit. */
+export interface Limits {
+  iops: number | null;
+  bytesPerSecond: number | null;
 }
 
 export interface SessionInfo {
@@ -97,6 +104,8 @@ export interface PoolService {
   deleteVolume(name: string): Promise<void>;
   /** Grow only. */
   resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo>;
+  /** A field that is not there stays as it is. In force at once, and after a restart. */
+  setLimits(name: string, change: Partial<Limits>): Promise<VolumeInfo>;
   /** From a snapshot, or, with `snapshot` null, from the volume as it is now. */
   cloneVolume(source: Origin, name: string): Promise<VolumeInfo>;
   /** What was written since is deleted. EBUSY while somebody has the volume open. */

@@ -15,6 +15,7 @@ import type { StoreReader } from "../store/store.js";
 import { uuidToBytes } from "../store/uuid.js";
 import type { SessionInfo } from "./api.js";
 import type { DataPath } from "./data-path.js";
+import { limitsOf, nativeLimits } from "./limits.js";
 
 /** Who holds a volume. */
 export type Holder = { frontEnd: FrontEnd; hostNqn: string } | "engine";
@@ -138,6 +139,7 @@ export class OpenVolumes {
       readOnly: false,
       lineage: lineageOf(this.#store, record.layer),
       bornHere: this.#bornHere.has(record.layer),
+      ...nativeLimits(limitsOf(record)),
     });
     this.#bornHere.delete(record.layer);
     this.#open.set(name, volume);

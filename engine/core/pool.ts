@@ -50,6 +50,7 @@ import { Checkpointer } from "./checkpointer.js";
 import { DataPath } from "./data-path.js";
 import { VolumeExports } from "./exports.js";
 import { type HostNews, Hosts } from "./hosts.js";
+import { type LimitsChange, limitsOf, nativeLimits, requireLimits, withLimits } from "./limits.js";
 import { Mutex } from "./mutex.js";
 import { OpenVolumes } from "./open-volumes.js";
 import { Reclaimer } from "./reclaimer.js";
@@ -282,6 +283,21 @@ export class Pool implements PoolService {
       open.sizeBytes = sizeBytes;
       await this.#path.resizeVolume(open.id, sizeBytes);
       this.#parts.news.resized(open.id);
+    });
+    return this.getVolume(name);
+  }
+
+  async setLimits(name: string, change: LimitsChange): Promise<VolumeInfo> {
+    requireLimits(change, name);
+    await this.#change(async () => {
+      const limits = await this.#store.transact((txn) => {
+        const record = getVolume(txn, name);
+        const changed = { ...limitsOf(record), ...change };
+        updateVolume(txn, name, withLimits(record, changed));
+        return changed;
+      });
+      const open = this.#volumes.find(name);
+      if (open !== undefined) await this.#path.limitVolume(open.id, nativeLimits(limits));
     });
     return this.getVolume(name);
   }
@@ -536,6 +552,7 @@ export class Pool implements PoolService {
         createdAt: record.createdAt,
         allowedHosts: record.allowedHosts,
         sessions: this.#volumes.sessions(name),
+        limits: limitsOf(record),
       };
     });
   }

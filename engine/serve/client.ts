@@ -3,7 +3,14 @@
 import { Client, credentials, type ServiceError } from "@grpc/grpc-js";
 import { PandoError } from "../base/errors.js";
 import type { SnapshotRef } from "../base/name.js";
-import type { CheckReport, ConnectionInfo, Origin, PoolInfo, SnapshotInfo } from "../core/api.js";
+import type {
+  CheckReport,
+  ConnectionInfo,
+  Limits,
+  Origin,
+  PoolInfo,
+  SnapshotInfo,
+} from "../core/api.js";
 import {
   method,
   type StreamMethods,
@@ -12,11 +19,18 @@ import {
   type UnaryName,
 } from "./protocol.js";
 import { fromStatus, isNoAnswer } from "./status.js";
-import { fromPoolMessage, fromVolumeMessage, toOriginMessage, type VolumeView } from "./view.js";
+import {
+  fromPoolMessage,
+  fromVolumeMessage,
+  toLimitChange,
+  toOriginMessage,
+  type VolumeView,
+} from "./view.js";
 
 export type {
   CheckReport,
   ConnectionInfo,
+  Limits,
   Origin,
   PoolInfo,
   SnapshotInfo,
@@ -61,6 +75,14 @@ export class PandoClient {
 
   async resizeVolume(name: string, sizeBytes: number): Promise<VolumeView> {
     return fromVolumeMessage(await this.#call("ResizeVolume", { name, sizeBytes }));
+  }
+
+  /** What is undefined stays as it is; null takes the limit away. */
+  async setLimits(name: string, change: Partial<Limits>): Promise<VolumeView> {
+    const iops = toLimitChange(change.iops);
+    const bytesPerSecond = toLimitChange(change.bytesPerSecond);
+    const message = { name, iops, bytesPerSecond };
+    return fromVolumeMessage(await this.#call("SetVolumeLimits", message));
   }
 
   async cloneVolume(source: Origin, name: string): Promise<VolumeView> {

@@ -48,6 +48,13 @@ export interface VolumeMessage {
   nqn: string;
   addresses: { traddr: string; trsvcid: string }[];
   nbdUri: string;
+  limits: { iops: number; bytesPerSecond: number } | null;
+}
+
+/** Null where it stands in a request: stays as it is. */
+export interface LimitChangeMessage {
+  none: boolean;
+  value: number;
 }
 
 export interface ConnectionMessage {
@@ -81,6 +88,14 @@ export interface UnaryMethods {
   DeleteVolume: { request: ByName; response: Empty };
   ResizeVolume: { request: { name: string; sizeBytes: number }; response: VolumeMessage };
   CloneVolume: { request: { source: OriginMessage | null; name: string }; response: VolumeMessage };
+  SetVolumeLimits: {
+    request: {
+      name: string;
+      iops: LimitChangeMessage | null;
+      bytesPerSecond: LimitChangeMessage | null;
+    };
+    response: VolumeMessage;
+  };
   RollbackVolume: { request: BySnapshot; response: VolumeMessage };
   CreateSnapshot: { request: BySnapshot; response: SnapshotMessage };
   CreateSnapshots: {

@@ -14,7 +14,7 @@ import type { Log } from "../base/log.js";
 import { requireName } from "../base/name.js";
 import { checkHostNqn } from "../base/nqn.js";
 import { checkWholeBlocks } from "../base/size.js";
-import type { PoolService, VolumeInfo } from "../core/api.js";
+import type { Limits, PoolService, VolumeInfo } from "../core/api.js";
 import {
   type StreamMethods,
   type StreamName,
@@ -25,6 +25,7 @@ import {
 import { bindPrivately, prepareSocket, removeSocket } from "./socket.js";
 import { asPandoError, toStatus } from "./status.js";
 import {
+  fromLimitChange,
   fromOriginMessage,
   type Places,
   toPoolMessage,
@@ -117,6 +118,15 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
       if (origin.snapshot !== null) requireName(origin.snapshot, "snapshot");
       requireName(name, "volume");
       return reply(await pool.cloneVolume(origin, name));
+    },
+    SetVolumeLimits: async ({ name, ...message }) => {
+      requireName(name, "volume");
+      const iops = fromLimitChange(message.iops);
+      const bytesPerSecond = fromLimitChange(message.bytesPerSecond);
+      const change: Partial<Limits> = {};
+      if (iops !== undefined) change.iops = iops;
+      if (bytesPerSecond !== undefined) change.bytesPerSecond = bytesPerSecond;
+      return reply(await pool.setLimits(name, change));
     },
     RollbackVolume: async ({ volume, snapshot }) => {
       requireName(volume, "volume");

@@ -4,7 +4,7 @@ import type { Address } from "../base/address.js";
 import { PandoError } from "../base/errors.js";
 import { volumeNqn } from "../base/nqn.js";
 import type { Origin, PoolInfo, SessionInfo, VolumeInfo } from "../core/api.js";
-import type { OriginMessage, PoolMessage, VolumeMessage } from "./protocol.js";
+import type { LimitChangeMessage, OriginMessage, PoolMessage, VolumeMessage } from "./protocol.js";
 
 export interface TransportAddress {
   traddr: string;
@@ -49,6 +49,10 @@ export function toVolumeMessage(view: VolumeView): VolumeMessage {
     ...view,
     origin: view.origin === null ? null : toOriginMessage(view.origin),
     nbdUri: view.nbdUri ?? "",
+    limits: {
+      iops: view.limits.iops ?? 0,
+      bytesPerSecond: view.limits.bytesPerSecond ?? 0,
+    },
   };
 }
 
@@ -61,7 +65,22 @@ export function fromVolumeMessage(message: VolumeMessage): VolumeView {
       frontEnd: parseFrontEnd(session.frontEnd),
     })),
     nbdUri: message.nbdUri || null,
+    limits: {
+      iops: message.limits?.iops || null,
+      bytesPerSecond: message.limits?.bytesPerSecond || null,
+    },
   };
+}
+
+/** Undefined: stays as it is. */
+export function toLimitChange(limit: number | null | undefined): LimitChangeMessage | null {
+  if (limit === undefined) return null;
+  return { none: limit === null, value: limit ?? 0 };
+}
+
+export function fromLimitChange(message: LimitChangeMessage | null): number | null | undefined {
+  if (message === null) return undefined;
+  return message.none ? null : message.value;
 }
 
 export function toOriginMessage(origin: Origin): OriginMessage {

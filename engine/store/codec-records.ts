@@ -56,6 +56,11 @@ export interface OriginRecord {
   snapshot: string | null;
 }
 
+export interface LimitsRecord {
+  iops: number | null;
+  bytesPerSecond: number | null;
+}
+
 export interface VolumeRecord {
   uuid: string;
   layer: number;
@@ -63,6 +68,8 @@ export interface VolumeRecord {
   createdAt: string;
   allowedHosts: string[];
   origin: OriginRecord | null;
+  /** Absent: none. */
+  limits?: LimitsRecord;
 }
 
 export interface SnapshotRecord {
@@ -89,7 +96,7 @@ export interface RecordCodec<T> {
 }
 
 type Check = (value: unknown) => boolean;
-type Shape<T> = { [K in keyof T]: Check };
+type Shape<T> = { [K in keyof Required<T>]: Check };
 
 const MAX_TEXT = 1024;
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
@@ -103,6 +110,13 @@ const uuid: Check = (value) => typeof value === "string" && UUID.test(value);
 const time: Check = (value) => text(value) && !Number.isNaN(Date.parse(value as string));
 const state: Check = (value) => LAYER_STATES.includes(value as LayerState);
 const texts: Check = (value) => Array.isArray(value) && value.every(text);
+const optionals = new Set<Check>();
+/** The field may be absent. */
+const optional = (check: Check): Check => {
+  const marked: Check = (value) => check(value);
+  optionals.add(marked);
+  return marked;
+};
 const orNull =
   (check: Check): Check =>
   (value) =>
@@ -128,6 +142,10 @@ export const layerRecord = codec<LayerRecord>({
   ownedBlocks: count,
   mappedDelta: integer,
 });
+const LIMITS: Shape<LimitsRecord> = {
+  iops: orNull(positive),
+  bytesPerSecond: orNull(positive),
+};
 export const volumeRecord = codec<VolumeRecord>({
   uuid,
   layer: positive,
@@ -135,6 +153,7 @@ export const volumeRecord = codec<VolumeRecord>({
   createdAt: time,
   allowedHosts: texts,
   origin: orNull((value) => hasShape(value, { volume: text, snapshot: orNull(text) }) === null),
+  limits: optional((value) => hasShape(value, LIMITS) === null),
 });
 export const snapshotRecord = codec<SnapshotRecord>({
   uuid,
@@ -176,7 +195,10 @@ function hasShape(value: unknown, shape: Record<string, Check>): string | null {
     if (!Object.hasOwn(shape, field)) return `field ${field} is unknown`;
   }
   for (const [field, check] of Object.entries(shape)) {
-    if (!Object.hasOwn(value, field)) return `field ${field} is missing`;
+    if (!Object.hasOwn(value, field)) {
+      if (optionals.has(check)) continue;
+      return `field ${field} is missing`;
+    }
     if (!check((value as Record<string, unknown>)[field])) return `field ${field} is not valid`;
   }
   return null;

@@ -6,6 +6,7 @@ import type { SnapshotRef } from "../../engine/base/name.js";
 import type {
   CheckReport,
   ConnectionInfo,
+  Limits,
   Origin,
   PoolInfo,
   PoolService,
@@ -80,6 +81,12 @@ export class FakePool implements PoolService {
       throw new PandoError("EINVAL", `volume ${name} cannot shrink`, { volume: name });
     }
     volume.sizeBytes = sizeBytes;
+    return volume;
+  }
+
+  async setLimits(name: string, change: Partial<Limits>): Promise<VolumeInfo> {
+    const volume = this.#volume(name);
+    volume.limits = { ...volume.limits, ...change };
     return volume;
   }
 
@@ -175,6 +182,7 @@ export class FakePool implements PoolService {
       createdAt: this.#now(),
       allowedHosts: [],
       sessions: [],
+      limits: { iops: null, bytesPerSecond: null },
     };
     this.volumes.set(name, volume);
     return volume;

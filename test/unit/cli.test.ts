@@ -162,6 +162,10 @@ test("snapshots, clones, and the tree of branches", async () => {
   for (const one of ["db@group", "db-test@group", "db@other", "db-test@other"]) {
     await text("snapshot", "delete", one);
   }
+  const set = (...args: string[]) => text("volume", "set", "db", ...args);
+  assert.match(await set("--iops", "2000", "--bandwidth", "1MiB"), /limits +2000 IOPS, 1 MiB\/s\n/);
+  assert.match(await set("--iops", "none"), /limits +1 MiB\/s\n/);
+  assert.match(await set("--bandwidth", "none"), /limits +-\n/);
   assert.match(await text("volume", "rollback", "db@monday"), /^name +db\n/);
   assert.equal(await json("volume", "delete", "live"), { deleted: "live" });
 });
@@ -234,6 +238,9 @@ test("wrong values: exit code 1, and nothing is changed", async () => {
     [/"db" does not name a snapshot/, ["snapshot", "create", "db@x", "db"]],
     [/there is no volume nothing/, ["snapshot", "create", "db@x", "nothing@x"]],
     [/there is no snapshot db@nothing/, ["volume", "rollback", "db@nothing"]],
+    [/"0" is not a valid iops/, ["volume", "set", "db", "--iops", "0"]],
+    [/the bandwidth is 0/, ["volume", "set", "db", "--bandwidth", "0"]],
+    [/nothing to set/, ["volume", "set", "db"]],
     [/"db" does not name a snapshot/, ["volume", "rollback", "db"]],
     [/there is no snapshot db@nothing/, ["snapshot", "delete", "db@nothing"]],
     [/is not a host NQN/, ["host", "allow", "db", "me"]],
@@ -256,7 +263,7 @@ test("numbers as names are names", async () => {
 test("help has an example for every verb, and goes to stdout", async () => {
   const verbs = {
     pool: ["create", "show", "check"],
-    volume: ["create", "list", "show", "delete", "resize", "clone", "rollback"],
+    volume: ["create", "list", "show", "delete", "resize", "clone", "rollback", "set"],
     snapshot: ["create", "list", "delete"],
     host: ["allow", "deny", "disconnect", "list"],
   };

@@ -18,6 +18,7 @@ const VOLUME = {
   nqn: "nqn",
   addresses: [{ traddr: "::1", trsvcid: "4420" }],
   nbdUri: "nbd",
+  limits: { iops: 100, bytesPerSecond: 2 ** 40 },
 };
 const POOL = {
   uuid: "u",
@@ -58,6 +59,14 @@ const MESSAGES: Record<UnaryName | StreamName, { request: object; response: obje
   DeleteVolume: { request: BY_NAME, response: {} },
   ResizeVolume: { request: BY_SIZE, response: VOLUME },
   CloneVolume: { request: { source: VOLUME.origin, name: "c" }, response: VOLUME },
+  SetVolumeLimits: {
+    request: {
+      name: "db",
+      iops: { none: true, value: 0 },
+      bytesPerSecond: { none: false, value: 2 ** 40 },
+    },
+    response: VOLUME,
+  },
   RollbackVolume: { request: BY_SNAPSHOT, response: VOLUME },
   CreateSnapshot: { request: BY_SNAPSHOT, response: SNAPSHOT },
   CreateSnapshots: {
