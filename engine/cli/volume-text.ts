@@ -1,7 +1,7 @@
 // A volume as text: its fields with the ready-made `nvme connect` line, the table of all, and the
 // JSON that programs get.
 import { formatSize } from "../base/size.js";
-import type { SnapshotInfo, VolumeView } from "../serve/client.js";
+import type { Served, SnapshotInfo, VolumeView } from "../serve/client.js";
 import { formatFields, formatTable } from "./print.js";
 import { branchTree } from "./tree.js";
 
@@ -47,7 +47,7 @@ export function describeVolume(volume: VolumeView): string {
 /**
  * For each host that may connect the line that connects it; without one, the line as it will be.
  */
-export function connectLines(volume: VolumeView): string[] {
+export function connectLines(volume: Served & { allowedHosts: string[] }): string[] {
   const hosts = volume.allowedHosts.length === 0 ? [undefined] : volume.allowedHosts;
   const lines = volume.addresses.flatMap(({ traddr, trsvcid }) =>
     hosts.map((host) => {
@@ -90,7 +90,7 @@ function describeLimits({ limits: { iops, bytesPerSecond } }: VolumeView): strin
   return parts.join(", ") || "-";
 }
 
-function describeSessions(volume: VolumeView): string[] {
+export function describeSessions(volume: Pick<VolumeView, "sessions">): string[] {
   if (volume.sessions.length === 0) return ["-"];
   return volume.sessions.map(({ frontEnd, hostNqn, count }) => {
     const times = count === 1 ? "" : `, ${count} times`;

@@ -59,6 +59,13 @@ export interface SnapshotInfo {
   createdAt: string;
 }
 
+/** With what it takes to read it: a snapshot is served read-only, under a name of its own. */
+export interface ServedSnapshotInfo extends SnapshotInfo {
+  /** Its volume's, as long as that is there. */
+  allowedHosts: string[];
+  sessions: SessionInfo[];
+}
+
 export interface PoolInfo {
   uuid: string;
   path: string;
@@ -114,8 +121,10 @@ export interface PoolService {
   createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo>;
   /** Of several volumes at one instant, all or none; in the order in which they are named. */
   createSnapshots(snapshots: readonly SnapshotRef[]): Promise<SnapshotInfo[]>;
+  getSnapshot(volume: string, snapshot: string): Promise<ServedSnapshotInfo>;
   /** All snapshots, or one volume's. */
   listSnapshots(volume?: string): Promise<SnapshotInfo[]>;
+  /** EBUSY while somebody reads it. */
   deleteSnapshot(volume: string, snapshot: string): Promise<void>;
 
   allowHost(volume: string, hostNqn: string): Promise<VolumeInfo>;

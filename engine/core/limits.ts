@@ -3,7 +3,7 @@
 // of what there was.
 import { MAX_LIMIT_IOPS, MIN_LIMIT_BYTES_PER_SECOND } from "../base/constants.js";
 import { PandoError } from "../base/errors.js";
-import type { LimitsRecord } from "../store/codec-records.js";
+import type { SnapshotRecord, VolumeRecord } from "../store/codec-records.js";
 import type { Limits } from "./api.js";
 
 const NONE: Limits = { iops: null, bytesPerSecond: null };
@@ -29,8 +29,9 @@ export function requireLimits({ iops, bytesPerSecond }: LimitsChange, volume: st
   );
 }
 
-export function limitsOf(record: { limits?: LimitsRecord }): Limits {
-  return record.limits ?? NONE;
+/** What is only read has none. */
+export function limitsOf(record: VolumeRecord | SnapshotRecord): Limits {
+  return ("limits" in record ? record.limits : undefined) ?? NONE;
 }
 
 /** As the data path has it: 0 is none. */
@@ -42,8 +43,8 @@ export function nativeLimits(limits: Limits): {
 }
 
 /** The record with these limits; without any it is as if there had never been one. */
-export function withLimits<T extends { limits?: LimitsRecord }>(record: T, limits: Limits): T {
+export function withLimits(record: VolumeRecord, limits: Limits): VolumeRecord {
   const { limits: _before, ...rest } = record;
   const none = limits.iops === null && limits.bytesPerSecond === null;
-  return (none ? rest : { ...rest, limits }) as T;
+  return none ? rest : { ...rest, limits };
 }

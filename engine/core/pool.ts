@@ -36,6 +36,7 @@ import type {
   Origin,
   PoolInfo,
   PoolService,
+  ServedSnapshotInfo,
   SnapshotInfo,
   VolumeInfo,
 } from "./api.js";
@@ -48,7 +49,7 @@ import {
 import { checkStore } from "./check.js";
 import { Checkpointer } from "./checkpointer.js";
 import { DataPath } from "./data-path.js";
-import { VolumeExports } from "./exports.js";
+import { hostsOf, VolumeExports } from "./exports.js";
 import { type HostNews, Hosts } from "./hosts.js";
 import { type LimitsChange, limitsOf, nativeLimits, requireLimits, withLimits } from "./limits.js";
 import { Mutex } from "./mutex.js";
@@ -245,7 +246,9 @@ export class Pool implements PoolService {
 
   async listOpenVolumes(): Promise<VolumeInfo[]> {
     this.#assertOpen();
-    const served = this.#volumes.all().filter(({ sessions }) => sessions.length > 0);
+    const served = this.#volumes
+      .all()
+      .filter(({ sessions, readOnly }) => sessions.length > 0 && !readOnly);
     const entries = served.map(({ name }) => ({ name, record: getVolume(this.#store, name) }));
     return this.#describe(entries);
   }
@@ -337,6 +340,17 @@ export class Pool implements PoolService {
     return this.getVolume(volume);
   }
 
+  async getSnapshot(volume: string, snapshot: string): Promise<ServedSnapshotInfo> {
+    this.#assertOpen();
+    const record = getSnapshot(this.#store, volume, snapshot);
+    const name = `${volume}@${snapshot}`;
+    return {
+      ...describeSnapshot({ volume, name: snapshot, record }),
+      allowedHosts: hostsOf(this.#store, name),
+      sessions: this.#volumes.sessions(name),
+    };
+  }
+
   async listSnapshots(volume?: string): Promise<SnapshotInfo[]> {
     this.#assertOpen();
     return listSnapshots(this.#store, volume).map(describeSnapshot);
@@ -344,6 +358,7 @@ export class Pool implements PoolService {
 
   async deleteSnapshot(volume: string, snapshot: string): Promise<void> {
     await this.#change(async () => {
+      this.#volumes.requireClosed(`${volume}@${snapshot}`);
       const record = await this.#store.transact((txn) => {
         const deleted = deleteSnapshot(txn, volume, snapshot);
         abandonLayer(txn, deleted.layer, this.#parts.clock.now());

@@ -21,7 +21,9 @@ import {
 import { fromStatus, isNoAnswer } from "./status.js";
 import {
   fromPoolMessage,
+  fromSnapshotMessage,
   fromVolumeMessage,
+  type SnapshotView,
   toLimitChange,
   toOriginMessage,
   type VolumeView,
@@ -36,7 +38,7 @@ export type {
   SnapshotInfo,
   VolumeInfo,
 } from "../core/api.js";
-export type { VolumeView } from "./view.js";
+export type { Served, SnapshotView, VolumeView } from "./view.js";
 
 export class PandoClient {
   readonly #client: Client;
@@ -92,6 +94,10 @@ export class PandoClient {
 
   async rollbackVolume(volume: string, snapshot: string): Promise<VolumeView> {
     return fromVolumeMessage(await this.#call("RollbackVolume", { volume, snapshot }));
+  }
+
+  async getSnapshot(volume: string, snapshot: string): Promise<SnapshotView> {
+    return fromSnapshotMessage(await this.#call("GetSnapshot", { volume, snapshot }));
   }
 
   createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo> {

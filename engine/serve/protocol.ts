@@ -74,6 +74,15 @@ export interface SnapshotMessage {
   createdAt: string;
 }
 
+export interface ServedSnapshotMessage {
+  snapshot: SnapshotMessage | null;
+  allowedHosts: string[];
+  sessions: VolumeMessage["sessions"];
+  nqn: string;
+  addresses: VolumeMessage["addresses"];
+  nbdUri: string;
+}
+
 type Empty = Record<string, never>;
 type ByName = { name: string };
 type BySnapshot = { volume: string; snapshot: string };
@@ -98,6 +107,7 @@ export interface UnaryMethods {
   };
   RollbackVolume: { request: BySnapshot; response: VolumeMessage };
   CreateSnapshot: { request: BySnapshot; response: SnapshotMessage };
+  GetSnapshot: { request: BySnapshot; response: ServedSnapshotMessage };
   CreateSnapshots: {
     request: { snapshots: BySnapshot[] };
     response: { snapshots: SnapshotMessage[] };

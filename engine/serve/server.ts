@@ -29,7 +29,9 @@ import {
   fromOriginMessage,
   type Places,
   toPoolMessage,
+  toSnapshotMessage,
   toVolumeMessage,
+  viewSnapshot,
   viewVolume,
 } from "./view.js";
 
@@ -137,6 +139,11 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
       requireName(volume, "volume");
       requireName(snapshot, "snapshot");
       return pool.createSnapshot(volume, snapshot);
+    },
+    GetSnapshot: async ({ volume, snapshot }) => {
+      requireName(volume, "volume");
+      requireName(snapshot, "snapshot");
+      return toSnapshotMessage(viewSnapshot(await pool.getSnapshot(volume, snapshot), places));
     },
     CreateSnapshots: async ({ snapshots }) => {
       for (const { volume, snapshot } of snapshots) {

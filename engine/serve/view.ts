@@ -3,21 +3,32 @@
 import type { Address } from "../base/address.js";
 import { PandoError } from "../base/errors.js";
 import { volumeNqn } from "../base/nqn.js";
-import type { Origin, PoolInfo, SessionInfo, VolumeInfo } from "../core/api.js";
-import type { LimitChangeMessage, OriginMessage, PoolMessage, VolumeMessage } from "./protocol.js";
+import type { Origin, PoolInfo, ServedSnapshotInfo, SessionInfo, VolumeInfo } from "../core/api.js";
+import type {
+  LimitChangeMessage,
+  OriginMessage,
+  PoolMessage,
+  ServedSnapshotMessage,
+  VolumeMessage,
+} from "./protocol.js";
 
 export interface TransportAddress {
   traddr: string;
   trsvcid: string;
 }
 
-export interface VolumeView extends VolumeInfo {
+/** Where and under which name something is served. */
+export interface Served {
   nqn: string;
   /** Empty if the NVMe/TCP target is off. */
   addresses: TransportAddress[];
   /** Null if the NBD front end is off. */
   nbdUri: string | null;
 }
+
+export type VolumeView = VolumeInfo & Served;
+/** Read-only, as long as it is there. */
+export type SnapshotView = ServedSnapshotInfo & Served;
 
 /** Where the daemon serves; null: that front end is off. */
 export interface Places {
@@ -26,13 +37,20 @@ export interface Places {
 }
 
 export function viewVolume(volume: VolumeInfo, places: Places): VolumeView {
-  const { advertise, nbdSocket } = places;
+  return { ...volume, ...served(volume.uuid, volume.name, places) };
+}
+
+export function viewSnapshot(snapshot: ServedSnapshotInfo, places: Places): SnapshotView {
+  const name = `${snapshot.volume}@${snapshot.name}`;
+  return { ...snapshot, ...served(snapshot.uuid, name, places) };
+}
+
+function served(uuid: string, name: string, { advertise, nbdSocket }: Places): Served {
   return {
-    ...volume,
-    nqn: volumeNqn(volume.uuid),
+    nqn: volumeNqn(uuid),
     addresses:
       advertise === null ? [] : [{ traddr: advertise.host, trsvcid: String(advertise.port) }],
-    nbdUri: nbdSocket === null ? null : nbdUri(nbdSocket, volume.name),
+    nbdUri: nbdSocket === null ? null : nbdUri(nbdSocket, name),
   };
 }
 
@@ -60,16 +78,30 @@ export function fromVolumeMessage(message: VolumeMessage): VolumeView {
   return {
     ...message,
     origin: message.origin === null ? null : fromOriginMessage(message.origin),
-    sessions: message.sessions.map((session) => ({
-      ...session,
-      frontEnd: parseFrontEnd(session.frontEnd),
-    })),
+    sessions: fromSessions(message.sessions),
     nbdUri: message.nbdUri || null,
     limits: {
       iops: message.limits?.iops || null,
       bytesPerSecond: message.limits?.bytesPerSecond || null,
     },
   };
+}
+
+export function toSnapshotMessage(view: SnapshotView): ServedSnapshotMessage {
+  const { allowedHosts, sessions, nqn, addresses, nbdUri: uri, ...snapshot } = view;
+  return { snapshot, allowedHosts, sessions, nqn, addresses, nbdUri: uri ?? "" };
+}
+
+export function fromSnapshotMessage(message: ServedSnapshotMessage): SnapshotView {
+  const { snapshot, sessions, nbdUri: uri, ...rest } = message;
+  if (snapshot === null) {
+    throw new PandoError("EVERSION", "the daemon answered with a snapshot of nothing");
+  }
+  return { ...snapshot, ...rest, sessions: fromSessions(sessions), nbdUri: uri || null };
+}
+
+function fromSessions(sessions: VolumeMessage["sessions"]): SessionInfo[] {
+  return sessions.map((session) => ({ ...session, frontEnd: parseFrontEnd(session.frontEnd) }));
 }
 
 /** Undefined: stays as it is. */

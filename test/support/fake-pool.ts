@@ -10,6 +10,7 @@ import type {
   Origin,
   PoolInfo,
   PoolService,
+  ServedSnapshotInfo,
   SessionInfo,
   SnapshotInfo,
   VolumeInfo,
@@ -115,6 +116,11 @@ export class FakePool implements PoolService {
   async rollbackVolume(volume: string, snapshot: string): Promise<VolumeInfo> {
     this.#snapshot(volume, snapshot);
     return { ...this.#volume(volume), ownBytes: 0 };
+  }
+
+  async getSnapshot(volume: string, name: string): Promise<ServedSnapshotInfo> {
+    const { allowedHosts } = this.#volume(volume);
+    return { ...this.#snapshot(volume, name), allowedHosts, sessions: [] };
   }
 
   async listSnapshots(volume?: string): Promise<SnapshotInfo[]> {

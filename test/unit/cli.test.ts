@@ -154,6 +154,11 @@ test("snapshots, clones, and the tree of branches", async () => {
     ["monday", "tuesday"],
   );
   assert.match(await text("snapshot", "list"), /^NAME {8}SIZE {4}CREATED\ndb@monday {3}20 GiB /);
+  const shown = await text("snapshot", "show", "db@monday");
+  assert.match(shown, /^name +db@monday\n/);
+  assert.match(shown, /\nnbd +nbd\+unix:\/\/\/db%40monday\?socket=/);
+  const { nqn } = (await json("snapshot", "show", "db@monday")) as { nqn: string };
+  assert.match(nqn, /^nqn\./);
   assert.is(await text("snapshot", "delete", "db@tuesday"), "deleted db@tuesday\n");
   const group = await text("snapshot", "create", "db@group", "db-test@group");
   assert.is(group, "made db@group\nmade db-test@group\n");
@@ -238,6 +243,7 @@ test("wrong values: exit code 1, and nothing is changed", async () => {
     [/"db" does not name a snapshot/, ["snapshot", "create", "db@x", "db"]],
     [/there is no volume nothing/, ["snapshot", "create", "db@x", "nothing@x"]],
     [/there is no snapshot db@nothing/, ["volume", "rollback", "db@nothing"]],
+    [/there is no snapshot db@nothing/, ["snapshot", "show", "db@nothing"]],
     [/"0" is not a valid iops/, ["volume", "set", "db", "--iops", "0"]],
     [/the bandwidth is 0/, ["volume", "set", "db", "--bandwidth", "0"]],
     [/nothing to set/, ["volume", "set", "db"]],
@@ -264,7 +270,7 @@ test("help has an example for every verb, and goes to stdout", async () => {
   const verbs = {
     pool: ["create", "show", "check"],
     volume: ["create", "list", "show", "delete", "resize", "clone", "rollback", "set"],
-    snapshot: ["create", "list", "delete"],
+    snapshot: ["create", "show", "list", "delete"],
     host: ["allow", "deny", "disconnect", "list"],
   };
   const all = Object.entries(verbs).flatMap(([noun, each]) => each.map((verb) => [noun, verb]));

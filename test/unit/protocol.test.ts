@@ -69,6 +69,17 @@ const MESSAGES: Record<UnaryName | StreamName, { request: object; response: obje
   },
   RollbackVolume: { request: BY_SNAPSHOT, response: VOLUME },
   CreateSnapshot: { request: BY_SNAPSHOT, response: SNAPSHOT },
+  GetSnapshot: {
+    request: BY_SNAPSHOT,
+    response: {
+      snapshot: SNAPSHOT,
+      allowedHosts: VOLUME.allowedHosts,
+      sessions: VOLUME.sessions,
+      nqn: "nqn",
+      addresses: VOLUME.addresses,
+      nbdUri: "nbd",
+    },
+  },
   CreateSnapshots: {
     request: { snapshots: [BY_SNAPSHOT, BY_SNAPSHOT] },
     response: { snapshots: [SNAPSHOT, SNAPSHOT] },
