@@ -1,10 +1,10 @@
-// pando snapshot: make, show, list, delete.
+// pando snapshot: make, show, list, compare, delete.
 import type { Argv } from "yargs";
 import { parseSnapshotRef, requireName } from "../base/name.js";
 import { formatSize } from "../base/size.js";
 import type { SnapshotView } from "../serve/client.js";
 import { type GlobalOptions, withClient } from "./context.js";
-import { formatFields, formatTable, printResult } from "./print.js";
+import { formatFields, formatTable, printBatches, printResult } from "./print.js";
 import { connectLines, describeSessions } from "./volume-text.js";
 
 const SNAPSHOT = {
@@ -14,7 +14,7 @@ const SNAPSHOT = {
 } as const;
 
 export function addSnapshot(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
-  return yargs.command("snapshot", "Make, show, list or delete snapshots", (snapshot) =>
+  return yargs.command("snapshot", "Make, show, list, compare or delete snapshots", (snapshot) =>
     snapshot
       .command(
         "create <snapshots..>",
@@ -79,6 +79,26 @@ export function addSnapshot(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
         },
       )
       .command(
+        "diff <from> [to]",
+        "List what changed from one snapshot to a later one; with one alone, what it has at all",
+        (diff) =>
+          diff
+            .positional("from", SNAPSHOT)
+            .positional("to", { type: "string", describe: "The later one" })
+            .example("$0 snapshot diff db@monday db@tuesday", "Offset, length, data or zero")
+            .example("$0 snapshot diff db@monday --json", "All that is not a hole"),
+        async (args) => {
+          const from = parseSnapshotRef(args.from);
+          const to = args.to === undefined ? null : parseSnapshotRef(args.to);
+          const request = { base: to && from, target: to ?? from, startBytes: 0 };
+          await withClient(args, (client) =>
+            printBatches(args, client.diff(request), ({ offsetBytes, lengthBytes, zero }) =>
+              [offsetBytes, lengthBytes, zero ? "zero" : "data"].join(" "),
+            ),
+          );
+        },
+      )
+      .command(
         "delete <snapshot>",
         "Delete a snapshot; what its clones need stays",
         (remove) =>
@@ -89,7 +109,7 @@ export function addSnapshot(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
           printResult(args, { deleted: args.snapshot }, () => `deleted ${args.snapshot}`);
         },
       )
-      .demandCommand(1, "no verb: create, show, list or delete")
+      .demandCommand(1, "no verb: create, show, list, diff or delete")
       .strict(),
   );
 }

@@ -66,6 +66,21 @@ export interface ServedSnapshotInfo extends SnapshotInfo {
   sessions: SessionInfo[];
 }
 
+export interface DiffRequest {
+  /** Null: against nothing, which gives what the snapshot has at all. */
+  base: SnapshotRef | null;
+  target: SnapshotRef;
+  /** What is before the block of this offset is left out. */
+  startBytes: number;
+}
+
+export interface ChangedRange {
+  offsetBytes: number;
+  lengthBytes: number;
+  /** It reads as zero now, and did not before. */
+  zero: boolean;
+}
+
 export interface PoolInfo {
   uuid: string;
   path: string;
@@ -126,6 +141,11 @@ export interface PoolService {
   listSnapshots(volume?: string): Promise<SnapshotInfo[]>;
   /** EBUSY while somebody reads it. */
   deleteSnapshot(volume: string, snapshot: string): Promise<void>;
+
+  /**
+   * What changed from one snapshot to a later one on the same line: batches of ranges, in order.
+   */
+  diff(request: DiffRequest): AsyncIterable<ChangedRange[]>;
 
   allowHost(volume: string, hostNqn: string): Promise<VolumeInfo>;
   /**

@@ -31,8 +31,10 @@ import type { Store } from "../store/store.js";
 import type { Superblock } from "../store/superblock.js";
 import { uuidToBytes } from "../store/uuid.js";
 import type {
+  ChangedRange,
   CheckReport,
   ConnectionInfo,
+  DiffRequest,
   Origin,
   PoolInfo,
   PoolService,
@@ -49,6 +51,7 @@ import {
 import { checkStore } from "./check.js";
 import { Checkpointer } from "./checkpointer.js";
 import { DataPath } from "./data-path.js";
+import { diffSnapshots } from "./diff.js";
 import { hostsOf, VolumeExports } from "./exports.js";
 import { type HostNews, Hosts } from "./hosts.js";
 import { type LimitsChange, limitsOf, nativeLimits, requireLimits, withLimits } from "./limits.js";
@@ -367,6 +370,13 @@ export class Pool implements PoolService {
       this.#reclaimer.deleted(record.layer);
     });
     this.#tidy();
+  }
+
+  diff(request: DiffRequest): AsyncIterable<ChangedRange[]> {
+    this.#assertOpen();
+    const { blockSizeBytes } = this.#superblock;
+    const checkpoint = () => this.#checkpointer.run();
+    return diffSnapshots({ store: this.#store, blockSizeBytes, checkpoint }, request);
   }
 
   async allowHost(volume: string, hostNqn: string): Promise<VolumeInfo> {

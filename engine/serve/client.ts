@@ -4,8 +4,10 @@ import { Client, credentials, type ServiceError } from "@grpc/grpc-js";
 import { PandoError } from "../base/errors.js";
 import type { SnapshotRef } from "../base/name.js";
 import type {
+  ChangedRange,
   CheckReport,
   ConnectionInfo,
+  DiffRequest,
   Limits,
   Origin,
   PoolInfo,
@@ -30,8 +32,10 @@ import {
 } from "./view.js";
 
 export type {
+  ChangedRange,
   CheckReport,
   ConnectionInfo,
+  DiffRequest,
   Limits,
   Origin,
   PoolInfo,
@@ -110,6 +114,11 @@ export class PandoClient {
     return (await this.#call("CreateSnapshots", message)).snapshots;
   }
 
+  /** Batches, as they come: what changed from `base` to `target`, or all that `target` has. */
+  async *diff(request: DiffRequest): AsyncGenerator<ChangedRange[]> {
+    for await (const { ranges } of this.#stream("DiffSnapshots", request)) yield ranges;
+  }
+
   listSnapshots(volume = ""): Promise<SnapshotInfo[]> {
     return this.#list("ListSnapshots", { volume });
   }
@@ -155,24 +164,35 @@ export class PandoClient {
     });
   }
 
-  #list<M extends StreamName>(
+  async #list<M extends StreamName>(
     name: M,
     request: StreamMethods[M]["request"],
   ): Promise<StreamMethods[M]["response"][]> {
+    const messages: StreamMethods[M]["response"][] = [];
+    for await (const message of this.#stream(name, request)) messages.push(message);
+    return messages;
+  }
+
+  async *#stream<M extends StreamName>(
+    name: M,
+    request: StreamMethods[M]["request"],
+  ): AsyncGenerator<StreamMethods[M]["response"]> {
     type Response = StreamMethods[M]["response"];
     const definition = method<StreamMethods[M]["request"], Response>(name);
-    return new Promise((resolve, reject) => {
-      const messages: Response[] = [];
-      const call = this.#client.makeServerStreamRequest(
-        definition.path,
-        definition.requestSerialize,
-        definition.responseDeserialize,
-        request,
-      );
-      call.on("data", (message: Response) => messages.push(message));
-      call.on("end", () => resolve(messages));
-      call.on("error", (error: ServiceError) => reject(this.#error(error)));
-    });
+    const call = this.#client.makeServerStreamRequest(
+      definition.path,
+      definition.requestSerialize,
+      definition.responseDeserialize,
+      request,
+    );
+    try {
+      for await (const message of call) yield message as Response;
+    } catch (error) {
+      throw this.#error(error as ServiceError);
+    } finally {
+      // Who reads no further lets the daemon know; after the end it does nothing.
+      call.cancel();
+    }
   }
 
   #error(error: ServiceError): PandoError {

@@ -121,6 +121,10 @@ export interface UnaryMethods {
 /** Answered with a stream: a pool can have a million volumes. */
 export interface StreamMethods {
   ListVolumes: { request: Empty; response: VolumeMessage };
+  DiffSnapshots: {
+    request: { base: BySnapshot | null; target: BySnapshot | null; startBytes: number };
+    response: { ranges: { offsetBytes: number; lengthBytes: number; zero: boolean }[] };
+  };
   ListSnapshots: { request: { volume: string }; response: SnapshotMessage };
   ListConnections: { request: { volume: string }; response: ConnectionMessage };
 }

@@ -1,5 +1,6 @@
 // The control server: gRPC on a Unix socket, in front of a PoolService. Checks arguments, calls the
 // pool, translates; decides nothing. There is no listener on TCP.
+import { setImmediate as othersTurn } from "node:timers/promises";
 import {
   type handleServerStreamingCall,
   type handleUnaryCall,
@@ -42,8 +43,10 @@ type UnaryHandlers = {
 type StreamHandlers = {
   [M in StreamName]: (
     request: StreamMethods[M]["request"],
-  ) => Promise<Iterable<StreamMethods[M]["response"]>>;
+  ) => Promise<Messages<StreamMethods[M]["response"]>>;
 };
+
+type Messages<T> = Iterable<T> | AsyncIterable<T>;
 
 export interface ControlServer {
   /** Refuses new calls, lets those in progress end (for a bounded time), removes the socket. */
@@ -182,6 +185,16 @@ function streamHandlers(pool: PoolService, places: Places): StreamHandlers {
       const volumes = await pool.listVolumes();
       return mapLazily(volumes, (volume) => toVolumeMessage(viewVolume(volume, places)));
     },
+    DiffSnapshots: async ({ base, target, startBytes }) => {
+      if (target === null) {
+        throw new PandoError("EINVAL", "a difference needs a target", { field: "target" });
+      }
+      for (const one of base === null ? [target] : [base, target]) {
+        requireName(one.volume, "volume");
+        requireName(one.snapshot, "snapshot");
+      }
+      return inTurns(pool.diff({ base, target, startBytes }));
+    },
     ListSnapshots: async ({ volume }) => {
       if (volume === "") return await pool.listSnapshots();
       requireName(volume, "volume");
@@ -220,7 +233,7 @@ function serveStream<M extends StreamName>(
   const handle = handlers[name];
   return async (call) => {
     try {
-      for (const message of await handle(call.request)) {
+      for await (const message of await handle(call.request)) {
         if (call.cancelled) return;
         if (!call.write(message)) await drained(call);
       }
@@ -255,6 +268,14 @@ function drained<Request, Response>(call: ServerWritableStream<Request, Response
     call.once("drain", done);
     call.once("cancelled", done);
   });
+}
+
+/** Each batch is made at once: others have their turn between two of them. */
+async function* inTurns<T>(batches: AsyncIterable<T[]>): AsyncGenerator<{ ranges: T[] }> {
+  for await (const ranges of batches) {
+    yield { ranges };
+    await othersTurn();
+  }
 }
 
 function* mapLazily<From, To>(items: Iterable<From>, change: (item: From) => To): Iterable<To> {

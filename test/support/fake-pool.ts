@@ -4,8 +4,10 @@ import { randomUUID } from "node:crypto";
 import { PandoError } from "../../engine/base/errors.js";
 import type { SnapshotRef } from "../../engine/base/name.js";
 import type {
+  ChangedRange,
   CheckReport,
   ConnectionInfo,
+  DiffRequest,
   Limits,
   Origin,
   PoolInfo,
@@ -121,6 +123,13 @@ export class FakePool implements PoolService {
   async getSnapshot(volume: string, name: string): Promise<ServedSnapshotInfo> {
     const { allowedHosts } = this.#volume(volume);
     return { ...this.#snapshot(volume, name), allowedHosts, sessions: [] };
+  }
+
+  async *diff({ base, target }: DiffRequest): AsyncGenerator<ChangedRange[]> {
+    this.#snapshot(target.volume, target.snapshot);
+    if (base !== null) this.#snapshot(base.volume, base.snapshot);
+    yield [{ offsetBytes: 0, lengthBytes: 8192, zero: false }];
+    if (base !== null) yield [{ offsetBytes: 12288, lengthBytes: 4096, zero: true }];
   }
 
   async listSnapshots(volume?: string): Promise<SnapshotInfo[]> {

@@ -159,6 +159,13 @@ test("snapshots, clones, and the tree of branches", async () => {
   assert.match(shown, /\nnbd +nbd\+unix:\/\/\/db%40monday\?socket=/);
   const { nqn } = (await json("snapshot", "show", "db@monday")) as { nqn: string };
   assert.match(nqn, /^nqn\./);
+  assert.is(await text("snapshot", "diff", "db@monday"), "0 8192 data\n");
+  const diff = await text("snapshot", "diff", "db@monday", "db@tuesday");
+  assert.is(diff, "0 8192 data\n12288 4096 zero\n");
+  assert.equal(await json("snapshot", "diff", "db@monday", "db@tuesday"), [
+    { offsetBytes: 0, lengthBytes: 8192, zero: false },
+    { offsetBytes: 12288, lengthBytes: 4096, zero: true },
+  ]);
   assert.is(await text("snapshot", "delete", "db@tuesday"), "deleted db@tuesday\n");
   const group = await text("snapshot", "create", "db@group", "db-test@group");
   assert.is(group, "made db@group\nmade db-test@group\n");
@@ -244,6 +251,7 @@ test("wrong values: exit code 1, and nothing is changed", async () => {
     [/there is no volume nothing/, ["snapshot", "create", "db@x", "nothing@x"]],
     [/there is no snapshot db@nothing/, ["volume", "rollback", "db@nothing"]],
     [/there is no snapshot db@nothing/, ["snapshot", "show", "db@nothing"]],
+    [/there is no snapshot db@nothing/, ["snapshot", "diff", "db@monday", "db@nothing"]],
     [/"0" is not a valid iops/, ["volume", "set", "db", "--iops", "0"]],
     [/the bandwidth is 0/, ["volume", "set", "db", "--bandwidth", "0"]],
     [/nothing to set/, ["volume", "set", "db"]],
@@ -270,7 +278,7 @@ test("help has an example for every verb, and goes to stdout", async () => {
   const verbs = {
     pool: ["create", "show", "check"],
     volume: ["create", "list", "show", "delete", "resize", "clone", "rollback", "set"],
-    snapshot: ["create", "show", "list", "delete"],
+    snapshot: ["create", "show", "list", "diff", "delete"],
     host: ["allow", "deny", "disconnect", "list"],
   };
   const all = Object.entries(verbs).flatMap(([noun, each]) => each.map((verb) => [noun, verb]));

@@ -84,6 +84,10 @@ const MESSAGES: Record<UnaryName | StreamName, { request: object; response: obje
     request: { snapshots: [BY_SNAPSHOT, BY_SNAPSHOT] },
     response: { snapshots: [SNAPSHOT, SNAPSHOT] },
   },
+  DiffSnapshots: {
+    request: { base: BY_SNAPSHOT, target: BY_SNAPSHOT, startBytes: 2 ** 50 },
+    response: { ranges: [{ offsetBytes: 2 ** 50, lengthBytes: 4096, zero: true }] },
+  },
   ListSnapshots: { request: { volume: "db" }, response: SNAPSHOT },
   DeleteSnapshot: { request: BY_SNAPSHOT, response: {} },
   AllowHost: { request: BY_HOST, response: VOLUME },
