@@ -61,9 +61,31 @@ export interface SnapshotInfo {
 
 /** With what it takes to read it: a snapshot is served read-only, under a name of its own. */
 export interface ServedSnapshotInfo extends SnapshotInfo {
+  /** Identity of what is in it, the same in every pool that it was sent to. */
+  contents: string;
   /** Its volume's, as long as that is there. */
   allowedHosts: string[];
   sessions: SessionInfo[];
+}
+
+export interface ReceiveRequest {
+  /** The volume that is made; with a base, the one that goes on. */
+  name: string;
+  /** What is received becomes this snapshot of it; null for an import, which makes none. */
+  snapshot: string | null;
+  /** Identity of what is received: a UUID. */
+  contents: string;
+  /** Identity of the contents that the stream begins at; null: nothing. */
+  base: string | null;
+  sizeBytes: number;
+  /** Go on with what is there. */
+  resume: boolean;
+}
+
+/** What has come so far. */
+export interface ReceiveInfo extends Omit<ReceiveRequest, "resume"> {
+  /** Everything before is durable. */
+  offsetBytes: number;
 }
 
 export interface DiffRequest {
@@ -146,6 +168,18 @@ export interface PoolService {
    * What changed from one snapshot to a later one on the same line: batches of ranges, in order.
    */
   diff(request: DiffRequest): AsyncIterable<ChangedRange[]>;
+
+  /**
+   * Begins, or goes on with, receiving. It is written over NBD, and is no volume before
+   * finishReceive().
+   */
+  beginReceive(request: ReceiveRequest): Promise<ReceiveInfo>;
+  /** What was written before the offset is durable when it resolves. */
+  advanceReceive(name: string, offsetBytes: number): Promise<void>;
+  /** EBUSY while an NBD client has it open. */
+  finishReceive(name: string): Promise<VolumeInfo>;
+  abortReceive(name: string): Promise<void>;
+  listReceives(): Promise<ReceiveInfo[]>;
 
   allowHost(volume: string, hostNqn: string): Promise<VolumeInfo>;
   /**

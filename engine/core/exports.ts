@@ -7,7 +7,7 @@
 import { type Addon, type FrontEnd, OPEN_STATUS, type PoolEvent } from "../../native/native.js";
 import { isPandoError, PandoError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
-import { parseSourceRef } from "../base/name.js";
+import { isPartialName, parseSourceRef, splitName } from "../base/name.js";
 import { parseVolumeNqn, volumeNqn } from "../base/nqn.js";
 import {
   findNameByUuid,
@@ -68,6 +68,7 @@ export class VolumeExports {
     const names = closed()
       ? []
       : listVolumes(store)
+          .filter(({ record }) => record.receiving === undefined)
           .filter(({ record }) => frontEnd === "nbd" || record.allowedHosts.includes(hostNqn))
           .map(({ name, record }) => (frontEnd === "nbd" ? name : volumeNqn(record.uuid)));
     addon.exportsAnswerList(pool(), token, names);
@@ -81,6 +82,11 @@ export class VolumeExports {
     const { store, closed } = this.#parts;
     if (closed()) throw new PandoError("ECLOSED", "the pool is closed");
     if (frontEnd === "nbd") {
+      // The socket is its owner's alone, and so is what is being received.
+      if (isPartialName(name)) {
+        getVolume(store, name);
+        return name;
+      }
       const { volume, snapshot } = parseExport(name);
       if (snapshot === null) getVolume(store, volume);
       else getSnapshot(store, volume, snapshot);
@@ -89,7 +95,7 @@ export class VolumeExports {
     const uuid = parseVolumeNqn(name);
     const served = uuid === null ? undefined : findNameByUuid(store, uuid);
     if (served === undefined) throw new PandoError("ENOTFOUND", `there is no subsystem ${name}`);
-    const { volume } = parseSourceRef(served);
+    const { volume } = splitName(served);
     if (!hostsOf(store, served).includes(hostNqn)) {
       throw new PandoError("EPERM", `host ${hostNqn} is not on the list of volume ${volume}`, {
         volume,
@@ -102,7 +108,7 @@ export class VolumeExports {
 
 /** Who may connect to a volume, or to a snapshot: the hosts of the volume that it is of. */
 export function hostsOf(store: StoreReader, name: string): string[] {
-  const { volume, snapshot } = parseSourceRef(name);
+  const { volume, snapshot } = splitName(name);
   if (snapshot === null) return getVolume(store, volume).allowedHosts;
   const of = findVolume(store, volume);
   // Another volume may have the name since.

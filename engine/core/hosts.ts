@@ -4,7 +4,7 @@
 // it runs in the volume any more. The list is durable first, so that the host does not come back in
 // between.
 import { PandoError } from "../base/errors.js";
-import { parseSourceRef } from "../base/name.js";
+import { splitName } from "../base/name.js";
 import { parseVolumeNqn } from "../base/nqn.js";
 import { allowHost, denyHost, findNameByUuid, getVolume } from "../store/catalogue.js";
 import type { Store } from "../store/store.js";
@@ -126,5 +126,5 @@ export class Hosts {
 
 /** The volume itself, or a snapshot of it. */
 function isOf(name: string, volume: string): boolean {
-  return parseSourceRef(name).volume === volume;
+  return splitName(name).volume === volume;
 }

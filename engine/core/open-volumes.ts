@@ -11,7 +11,7 @@
 import type { FrontEnd } from "../../native/native.js";
 import { assert } from "../base/assert.js";
 import { PandoError } from "../base/errors.js";
-import { parseSourceRef } from "../base/name.js";
+import { splitName } from "../base/name.js";
 import { getSnapshot, getVolume } from "../store/catalogue.js";
 import { getLayer } from "../store/layers.js";
 import type { StoreReader } from "../store/store.js";
@@ -126,7 +126,7 @@ export class OpenVolumes {
   }
 
   async #openVolume(name: string): Promise<OpenVolume> {
-    const { volume: of, snapshot } = parseSourceRef(name);
+    const { volume: of, snapshot } = splitName(name);
     const readOnly = snapshot !== null;
     const record = readOnly ? getSnapshot(this.#store, of, snapshot) : getVolume(this.#store, of);
     const volume: OpenVolume = {

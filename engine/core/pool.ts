@@ -10,8 +10,9 @@ import type { Clock } from "../base/clock.js";
 import { MAX_VOLUME_BYTES, SECTOR_BYTES } from "../base/constants.js";
 import { isPandoError, PandoError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
-import { requireName, type SnapshotRef } from "../base/name.js";
+import { isPartialName, requireName, type SnapshotRef } from "../base/name.js";
 import {
+  contentsOf,
   createVolume,
   deleteSnapshot,
   deleteVolume,
@@ -38,6 +39,8 @@ import type {
   Origin,
   PoolInfo,
   PoolService,
+  ReceiveInfo,
+  ReceiveRequest,
   ServedSnapshotInfo,
   SnapshotInfo,
   VolumeInfo,
@@ -57,6 +60,7 @@ import { type HostNews, Hosts } from "./hosts.js";
 import { type LimitsChange, limitsOf, nativeLimits, requireLimits, withLimits } from "./limits.js";
 import { Mutex } from "./mutex.js";
 import { OpenVolumes } from "./open-volumes.js";
+import { Receives } from "./receives.js";
 import { Reclaimer } from "./reclaimer.js";
 import type { Recovered } from "./recovery.js";
 import { rollBack } from "./rollback.js";
@@ -96,6 +100,7 @@ export class Pool implements PoolService {
   readonly #reclaimer: Reclaimer;
   readonly #volumes: OpenVolumes;
   readonly #branching: BranchingParts;
+  readonly #receives: Receives;
   readonly #exports: VolumeExports;
   readonly #hosts: Hosts;
   readonly #catalogue = new Mutex();
@@ -153,6 +158,7 @@ export class Pool implements PoolService {
       now: () => parts.clock.now(),
       newUuid: parts.newUuid,
     };
+    this.#receives = new Receives(this.#branching);
     this.#exports = new VolumeExports({
       addon: parts.addon,
       pool: () => this.#path.handle,
@@ -244,14 +250,15 @@ export class Pool implements PoolService {
 
   async listVolumes(): Promise<VolumeInfo[]> {
     this.#assertOpen();
-    return this.#describe(listVolumes(this.#store));
+    const whole = listVolumes(this.#store).filter(({ record }) => record.receiving === undefined);
+    return this.#describe(whole);
   }
 
   async listOpenVolumes(): Promise<VolumeInfo[]> {
     this.#assertOpen();
-    const served = this.#volumes
-      .all()
-      .filter(({ sessions, readOnly }) => sessions.length > 0 && !readOnly);
+    const served = this.#volumes.all().filter(({ name, sessions, readOnly }) => {
+      return sessions.length > 0 && !readOnly && !isPartialName(name);
+    });
     const entries = served.map(({ name }) => ({ name, record: getVolume(this.#store, name) }));
     return this.#describe(entries);
   }
@@ -349,6 +356,7 @@ export class Pool implements PoolService {
     const name = `${volume}@${snapshot}`;
     return {
       ...describeSnapshot({ volume, name: snapshot, record }),
+      contents: contentsOf(record),
       allowedHosts: hostsOf(this.#store, name),
       sessions: this.#volumes.sessions(name),
     };
@@ -377,6 +385,36 @@ export class Pool implements PoolService {
     const { blockSizeBytes } = this.#superblock;
     const checkpoint = () => this.#checkpointer.run();
     return diffSnapshots({ store: this.#store, blockSizeBytes, checkpoint }, request);
+  }
+
+  async beginReceive(request: ReceiveRequest): Promise<ReceiveInfo> {
+    this.#requireSize(request.sizeBytes, request.name);
+    return this.#change(() => this.#receives.begin(request));
+  }
+
+  advanceReceive(name: string, offsetBytes: number): Promise<void> {
+    return this.#change(() => this.#receives.advance(name, offsetBytes));
+  }
+
+  async finishReceive(name: string): Promise<VolumeInfo> {
+    await this.#change(async () => {
+      const deleted = await this.#receives.finish(name);
+      if (deleted !== null) this.#reclaimer.deleted(deleted);
+    });
+    this.#tidy();
+    return this.getVolume(name);
+  }
+
+  async abortReceive(name: string): Promise<void> {
+    await this.#change(async () => {
+      this.#reclaimer.deleted(await this.#receives.abort(name));
+    });
+    this.#tidy();
+  }
+
+  async listReceives(): Promise<ReceiveInfo[]> {
+    this.#assertOpen();
+    return this.#receives.list();
   }
 
   async allowHost(volume: string, hostNqn: string): Promise<VolumeInfo> {

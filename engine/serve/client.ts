@@ -11,6 +11,7 @@ import type {
   Limits,
   Origin,
   PoolInfo,
+  ReceiveRequest,
   SnapshotInfo,
 } from "../core/api.js";
 import {
@@ -23,8 +24,10 @@ import {
 import { fromStatus, isNoAnswer } from "./status.js";
 import {
   fromPoolMessage,
+  fromReceiveMessage,
   fromSnapshotMessage,
   fromVolumeMessage,
+  type ReceiveView,
   type SnapshotView,
   toLimitChange,
   toOriginMessage,
@@ -42,7 +45,7 @@ export type {
   SnapshotInfo,
   VolumeInfo,
 } from "../core/api.js";
-export type { Served, SnapshotView, VolumeView } from "./view.js";
+export type { ReceiveView, Served, SnapshotView, VolumeView } from "./view.js";
 
 export class PandoClient {
   readonly #client: Client;
@@ -125,6 +128,28 @@ export class PandoClient {
 
   async deleteSnapshot(volume: string, snapshot: string): Promise<void> {
     await this.#call("DeleteSnapshot", { volume, snapshot });
+  }
+
+  async beginReceive(request: ReceiveRequest): Promise<ReceiveView> {
+    const { snapshot, base, ...rest } = request;
+    const message = { ...rest, snapshot: snapshot ?? "", base: base ?? "" };
+    return fromReceiveMessage(await this.#call("BeginReceive", message));
+  }
+
+  async advanceReceive(name: string, offsetBytes: number): Promise<void> {
+    await this.#call("AdvanceReceive", { name, offsetBytes });
+  }
+
+  async finishReceive(name: string): Promise<VolumeView> {
+    return fromVolumeMessage(await this.#call("FinishReceive", { name }));
+  }
+
+  async abortReceive(name: string): Promise<void> {
+    await this.#call("AbortReceive", { name });
+  }
+
+  async listReceives(): Promise<ReceiveView[]> {
+    return (await this.#list("ListReceives", {})).map(fromReceiveMessage);
   }
 
   async allowHost(volume: string, hostNqn: string): Promise<VolumeView> {

@@ -81,6 +81,17 @@ export interface ServedSnapshotMessage {
   nqn: string;
   addresses: VolumeMessage["addresses"];
   nbdUri: string;
+  contents: string;
+}
+
+export interface ReceiveMessage {
+  name: string;
+  snapshot: string;
+  contents: string;
+  base: string;
+  sizeBytes: number;
+  offsetBytes: number;
+  nbdUri: string;
 }
 
 type Empty = Record<string, never>;
@@ -113,6 +124,13 @@ export interface UnaryMethods {
     response: { snapshots: SnapshotMessage[] };
   };
   DeleteSnapshot: { request: BySnapshot; response: Empty };
+  BeginReceive: {
+    request: Omit<ReceiveMessage, "offsetBytes" | "nbdUri"> & { resume: boolean };
+    response: ReceiveMessage;
+  };
+  AdvanceReceive: { request: { name: string; offsetBytes: number }; response: Empty };
+  FinishReceive: { request: ByName; response: VolumeMessage };
+  AbortReceive: { request: ByName; response: Empty };
   AllowHost: { request: ByHost; response: VolumeMessage };
   DenyHost: { request: ByHost; response: VolumeMessage };
   DisconnectHost: { request: ByHost; response: { controllers: number } };
@@ -121,6 +139,7 @@ export interface UnaryMethods {
 /** Answered with a stream: a pool can have a million volumes. */
 export interface StreamMethods {
   ListVolumes: { request: Empty; response: VolumeMessage };
+  ListReceives: { request: Empty; response: ReceiveMessage };
   DiffSnapshots: {
     request: { base: BySnapshot | null; target: BySnapshot | null; startBytes: number };
     response: { ranges: { offsetBytes: number; lengthBytes: number; zero: boolean }[] };

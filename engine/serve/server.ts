@@ -14,6 +14,7 @@ import { isPandoError, PandoError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import { requireName } from "../base/name.js";
 import { checkHostNqn } from "../base/nqn.js";
+import { quote } from "../base/quote.js";
 import { checkWholeBlocks } from "../base/size.js";
 import type { Limits, PoolService, VolumeInfo } from "../core/api.js";
 import {
@@ -30,8 +31,10 @@ import {
   fromOriginMessage,
   type Places,
   toPoolMessage,
+  toReceiveMessage,
   toSnapshotMessage,
   toVolumeMessage,
+  viewReceive,
   viewSnapshot,
   viewVolume,
 } from "./view.js";
@@ -161,6 +164,29 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
       await pool.deleteSnapshot(volume, snapshot);
       return {};
     },
+    BeginReceive: async ({ snapshot, base, ...request }) => {
+      requireName(request.name, "volume");
+      if (snapshot !== "") requireName(snapshot, "snapshot");
+      requireUuid(request.contents, "contents");
+      if (base !== "") requireUuid(base, "base");
+      checkSize(request.sizeBytes);
+      const begun = { ...request, snapshot: snapshot || null, base: base || null };
+      return toReceiveMessage(viewReceive(await pool.beginReceive(begun), places));
+    },
+    AdvanceReceive: async ({ name, offsetBytes }) => {
+      requireName(name, "volume");
+      await pool.advanceReceive(name, offsetBytes);
+      return {};
+    },
+    FinishReceive: async ({ name }) => {
+      requireName(name, "volume");
+      return reply(await pool.finishReceive(name));
+    },
+    AbortReceive: async ({ name }) => {
+      requireName(name, "volume");
+      await pool.abortReceive(name);
+      return {};
+    },
     AllowHost: async ({ volume, hostNqn }) => {
       requireName(volume, "volume");
       checkHostNqn(hostNqn);
@@ -185,6 +211,10 @@ function streamHandlers(pool: PoolService, places: Places): StreamHandlers {
       const volumes = await pool.listVolumes();
       return mapLazily(volumes, (volume) => toVolumeMessage(viewVolume(volume, places)));
     },
+    ListReceives: async () => {
+      const receives = await pool.listReceives();
+      return mapLazily(receives, (one) => toReceiveMessage(viewReceive(one, places)));
+    },
     DiffSnapshots: async ({ base, target, startBytes }) => {
       if (target === null) {
         throw new PandoError("EINVAL", "a difference needs a target", { field: "target" });
@@ -206,6 +236,11 @@ function streamHandlers(pool: PoolService, places: Places): StreamHandlers {
       return await pool.listConnections(volume);
     },
   };
+}
+
+function requireUuid(text: string, field: string): void {
+  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(text)) return;
+  throw new PandoError("EINVAL", `${quote(text)} is not a UUID`, { field });
 }
 
 function serveUnary<M extends UnaryName>(

@@ -2,12 +2,21 @@
 // which name it is served. Translates between that and the messages; decides nothing.
 import type { Address } from "../base/address.js";
 import { PandoError } from "../base/errors.js";
+import { partialName } from "../base/name.js";
 import { volumeNqn } from "../base/nqn.js";
-import type { Origin, PoolInfo, ServedSnapshotInfo, SessionInfo, VolumeInfo } from "../core/api.js";
+import type {
+  Origin,
+  PoolInfo,
+  ReceiveInfo,
+  ServedSnapshotInfo,
+  SessionInfo,
+  VolumeInfo,
+} from "../core/api.js";
 import type {
   LimitChangeMessage,
   OriginMessage,
   PoolMessage,
+  ReceiveMessage,
   ServedSnapshotMessage,
   VolumeMessage,
 } from "./protocol.js";
@@ -27,6 +36,8 @@ export interface Served {
 }
 
 export type VolumeView = VolumeInfo & Served;
+/** What is being received, and where it is written. */
+export type ReceiveView = ReceiveInfo & Pick<Served, "nbdUri">;
 /** Read-only, as long as it is there. */
 export type SnapshotView = ServedSnapshotInfo & Served;
 
@@ -88,8 +99,23 @@ export function fromVolumeMessage(message: VolumeMessage): VolumeView {
 }
 
 export function toSnapshotMessage(view: SnapshotView): ServedSnapshotMessage {
-  const { allowedHosts, sessions, nqn, addresses, nbdUri: uri, ...snapshot } = view;
-  return { snapshot, allowedHosts, sessions, nqn, addresses, nbdUri: uri ?? "" };
+  const { allowedHosts, sessions, nqn, addresses, nbdUri: uri, contents, ...snapshot } = view;
+  return { snapshot, allowedHosts, sessions, nqn, addresses, nbdUri: uri ?? "", contents };
+}
+
+export function viewReceive(receive: ReceiveInfo, { nbdSocket }: Places): ReceiveView {
+  const name = partialName(receive.name);
+  return { ...receive, nbdUri: nbdSocket === null ? null : nbdUri(nbdSocket, name) };
+}
+
+export function toReceiveMessage(view: ReceiveView): ReceiveMessage {
+  const { snapshot, base, nbdUri: uri } = view;
+  return { ...view, snapshot: snapshot ?? "", base: base ?? "", nbdUri: uri ?? "" };
+}
+
+export function fromReceiveMessage(message: ReceiveMessage): ReceiveView {
+  const { snapshot, base, nbdUri: uri } = message;
+  return { ...message, snapshot: snapshot || null, base: base || null, nbdUri: uri || null };
 }
 
 export function fromSnapshotMessage(message: ServedSnapshotMessage): SnapshotView {

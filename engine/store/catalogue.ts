@@ -168,6 +168,11 @@ export function getSnapshot(reader: StoreReader, volume: string, name: string): 
   });
 }
 
+/** Identity of what is in a snapshot, the same in every pool that it was sent to. */
+export function contentsOf(record: SnapshotRecord): string {
+  return record.contents ?? record.uuid;
+}
+
 /** All snapshots, or those of one volume. */
 export function listSnapshots(reader: StoreReader, volume?: string): SnapshotEntry[] {
   const range = volume === undefined ? {} : snapshotsOf(volume);

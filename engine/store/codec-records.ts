@@ -61,6 +61,17 @@ export interface LimitsRecord {
   bytesPerSecond: number | null;
 }
 
+export interface ReceivingRecord {
+  /** The name under which it will be kept; null for an import, which makes no snapshot. */
+  snapshot: string | null;
+  /** Identity of what it will contain. */
+  contents: string;
+  /** Identity of the contents of the snapshot that it begins at. */
+  base: string | null;
+  /** Everything before is durable. */
+  offsetBytes: number;
+}
+
 export interface VolumeRecord {
   uuid: string;
   layer: number;
@@ -70,6 +81,8 @@ export interface VolumeRecord {
   origin: OriginRecord | null;
   /** Absent: none. */
   limits?: LimitsRecord;
+  /** Present: it is a partial, and nobody is served it. */
+  receiving?: ReceivingRecord;
 }
 
 export interface SnapshotRecord {
@@ -78,6 +91,10 @@ export interface SnapshotRecord {
   sizeBytes: number;
   createdAt: string;
   volumeUuid: string;
+  /**
+   * Identity of what is in it, the same wherever it was sent to. Absent: its own UUID.
+   */
+  contents?: string;
 }
 
 export interface UuidRecord {
@@ -146,6 +163,12 @@ const LIMITS: Shape<LimitsRecord> = {
   iops: orNull(positive),
   bytesPerSecond: orNull(positive),
 };
+const RECEIVING: Shape<ReceivingRecord> = {
+  snapshot: orNull(text),
+  contents: uuid,
+  base: orNull(uuid),
+  offsetBytes: count,
+};
 export const volumeRecord = codec<VolumeRecord>({
   uuid,
   layer: positive,
@@ -154,6 +177,7 @@ export const volumeRecord = codec<VolumeRecord>({
   allowedHosts: texts,
   origin: orNull((value) => hasShape(value, { volume: text, snapshot: orNull(text) }) === null),
   limits: optional((value) => hasShape(value, LIMITS) === null),
+  receiving: optional((value) => hasShape(value, RECEIVING) === null),
 });
 export const snapshotRecord = codec<SnapshotRecord>({
   uuid,
@@ -161,6 +185,7 @@ export const snapshotRecord = codec<SnapshotRecord>({
   sizeBytes: positive,
   createdAt: time,
   volumeUuid: uuid,
+  contents: optional(uuid),
 });
 export const uuidRecord = codec<UuidRecord>({ name: text });
 export const reclaimRecord = codec<ReclaimRecord>({ since: time });

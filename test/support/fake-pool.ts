@@ -12,6 +12,8 @@ import type {
   Origin,
   PoolInfo,
   PoolService,
+  ReceiveInfo,
+  ReceiveRequest,
   ServedSnapshotInfo,
   SessionInfo,
   SnapshotInfo,
@@ -21,6 +23,7 @@ import type {
 export class FakePool implements PoolService {
   readonly volumes = new Map<string, VolumeInfo>();
   readonly snapshots = new Map<string, SnapshotInfo>();
+  readonly receives = new Map<string, ReceiveInfo>();
   failure: string | null = null;
   report: CheckReport = { clean: true, problems: [], layers: 1, indexBlocks: 2, ownedBlocks: 3 };
   closed = false;
@@ -122,7 +125,8 @@ export class FakePool implements PoolService {
 
   async getSnapshot(volume: string, name: string): Promise<ServedSnapshotInfo> {
     const { allowedHosts } = this.#volume(volume);
-    return { ...this.#snapshot(volume, name), allowedHosts, sessions: [] };
+    const snapshot = this.#snapshot(volume, name);
+    return { ...snapshot, allowedHosts, sessions: [], contents: snapshot.uuid };
   }
 
   async *diff({ base, target }: DiffRequest): AsyncGenerator<ChangedRange[]> {
@@ -142,6 +146,31 @@ export class FakePool implements PoolService {
   async deleteSnapshot(volume: string, name: string): Promise<void> {
     this.#snapshot(volume, name);
     this.snapshots.delete(`${volume}@${name}`);
+  }
+
+  async beginReceive({ resume: _resume, ...request }: ReceiveRequest): Promise<ReceiveInfo> {
+    const info = { ...request, offsetBytes: 0 };
+    this.receives.set(request.name, info);
+    return info;
+  }
+
+  async advanceReceive(name: string, offsetBytes: number): Promise<void> {
+    this.#receive(name).offsetBytes = offsetBytes;
+  }
+
+  async finishReceive(name: string): Promise<VolumeInfo> {
+    const { sizeBytes } = this.#receive(name);
+    this.receives.delete(name);
+    return this.#add(name, sizeBytes, null);
+  }
+
+  async abortReceive(name: string): Promise<void> {
+    this.#receive(name);
+    this.receives.delete(name);
+  }
+
+  async listReceives(): Promise<ReceiveInfo[]> {
+    return [...this.receives.values()];
   }
 
   async allowHost(name: string, hostNqn: string): Promise<VolumeInfo> {
@@ -210,6 +239,12 @@ export class FakePool implements PoolService {
       volume: name,
       hint: "pando volume list",
     });
+  }
+
+  #receive(name: string): ReceiveInfo {
+    const receive = this.receives.get(name);
+    if (receive !== undefined) return receive;
+    throw new PandoError("ENOTFOUND", `nothing is being received into ${name}`, { volume: name });
   }
 
   #snapshot(volume: string, name: string): SnapshotInfo {

@@ -44,6 +44,15 @@ const CONNECTION = {
   ioQueues: 2,
   connectedSeconds: 3,
 };
+const RECEIVE = {
+  name: "db",
+  snapshot: "s",
+  contents: "c",
+  base: "b",
+  sizeBytes: 2 ** 50,
+  offsetBytes: 2 ** 49,
+  nbdUri: "nbd",
+};
 const REPORT = { clean: true, problems: ["p"], layers: 1, indexBlocks: 2, ownedBlocks: 3 };
 const BY_NAME = { name: "db" };
 const BY_SNAPSHOT = { volume: "db", snapshot: "s" };
@@ -78,8 +87,24 @@ const MESSAGES: Record<UnaryName | StreamName, { request: object; response: obje
       nqn: "nqn",
       addresses: VOLUME.addresses,
       nbdUri: "nbd",
+      contents: "c",
     },
   },
+  BeginReceive: {
+    request: {
+      name: "db",
+      snapshot: "s",
+      contents: "c",
+      base: "b",
+      sizeBytes: 2 ** 50,
+      resume: true,
+    },
+    response: RECEIVE,
+  },
+  AdvanceReceive: { request: { name: "db", offsetBytes: 2 ** 50 }, response: {} },
+  FinishReceive: { request: BY_NAME, response: VOLUME },
+  AbortReceive: { request: BY_NAME, response: {} },
+  ListReceives: { request: {}, response: RECEIVE },
   CreateSnapshots: {
     request: { snapshots: [BY_SNAPSHOT, BY_SNAPSHOT] },
     response: { snapshots: [SNAPSHOT, SNAPSHOT] },
