@@ -1,11 +1,12 @@
-// pando volume: make, list, show, delete, resize, limit, clone, roll back.
+// pando volume: make, list, show, delete, resize, limit, clone, roll back; streams.ts has the rest.
 import type { Argv } from "yargs";
 import { PandoError } from "../base/errors.js";
 import { parseSnapshotRef, parseSourceRef, requireName } from "../base/name.js";
 import { parseCount, parseSize } from "../base/size.js";
 import type { Limits } from "../serve/client.js";
-import { type GlobalOptions, withClient } from "./context.js";
+import { type GlobalOptions, type LoadEngine, withClient } from "./context.js";
 import { printResult } from "./print.js";
+import { addStreams } from "./streams.js";
 import { describeVolume, describeVolumes, volumeJson } from "./volume-text.js";
 
 const NAME = { type: "string", demandOption: true, describe: "The volume's name" } as const;
@@ -16,14 +17,11 @@ const SIZE = {
   describe: "A multiple of the pool's block size: 10GiB, 512MiB, 1T",
 } as const;
 
-export function addVolume(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
-  return yargs.command(
-    "volume",
-    "Make, list, show, delete, resize, limit, clone or roll back volumes",
-    (volume) =>
-      addReaders(addWriters(volume))
-        .demandCommand(1, "no verb: create, list, show, delete, resize, set, clone or rollback")
-        .strict(),
+export function addVolume(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Argv<GlobalOptions> {
+  return yargs.command("volume", "Make, show, change, branch, send and receive volumes", (volume) =>
+    addStreams(addReaders(addWriters(volume)), loadEngine)
+      .demandCommand(1, "no verb: --help lists them")
+      .strict(),
   );
 }
 

@@ -53,13 +53,13 @@ export class Receives {
       });
     }
     if (resume) throw nothingReceived(name);
-    const base = await this.#base(name, wanted.base);
     if (wanted.snapshot !== null && findSnapshot(store, name, wanted.snapshot) !== undefined) {
       throw new PandoError("EEXIST", `snapshot ${name}@${wanted.snapshot} exists already`, {
         volume: name,
         snapshot: wanted.snapshot,
       });
     }
+    const base = await this.#base(name, wanted.base);
     const record = await store.transact((txn) => {
       const layer = createLayer(txn, base?.record.layer ?? null);
       const { sizeBytes, ...receiving } = wanted;

@@ -42,6 +42,7 @@ export type {
   Limits,
   Origin,
   PoolInfo,
+  ReceiveRequest,
   SnapshotInfo,
   VolumeInfo,
 } from "../core/api.js";

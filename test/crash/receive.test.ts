@@ -134,6 +134,7 @@ test("what does not fit is refused, and nothing changes", async () => {
   const client = await empty();
   const { pool } = client;
   await receive(client, FULL, 7);
+  await client.world.quiesce();
   const { commits } = client.world.store;
   const refused = async (code: string, request: Partial<ReceiveRequest>) => {
     const begun = pool.beginReceive({ ...NEWER, ...request });

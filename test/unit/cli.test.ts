@@ -76,6 +76,7 @@ test("volume create, show, resize", async () => {
     nbdUri: `nbd+unix:///db?socket=${join(folder.path, "run", "nbd.sock")}`,
     allowedHosts: [],
     sessions: [],
+    limits: { iops: null, bytesPerSecond: null },
   });
   const lines = await text("volume", "show", "db");
   assert.match(lines, /^name {5}db\n/);
@@ -255,6 +256,12 @@ test("wrong values: exit code 1, and nothing is changed", async () => {
     [/"0" is not a valid iops/, ["volume", "set", "db", "--iops", "0"]],
     [/the bandwidth is 0/, ["volume", "set", "db", "--bandwidth", "0"]],
     [/nothing to set/, ["volume", "set", "db"]],
+    [/"db" does not name a snapshot/, ["volume", "send", "db"]],
+    [/"x" is no place to go on from/, ["volume", "send", "db@monday", "--resume", "x"]],
+    [/nothing is being received into db/, ["volume", "receive", "db", "--abort"]],
+    [/"vmdk" is not a format/, ["volume", "import", "/dev/null", "x", "--format", "vmdk"]],
+    [/is not a file/, ["volume", "import", "/dev/null", "x"]],
+    [/there is no snapshot db@nothing/, ["volume", "export", "db@nothing", "/nowhere/x"]],
     [/"db" does not name a snapshot/, ["volume", "rollback", "db"]],
     [/there is no snapshot db@nothing/, ["snapshot", "delete", "db@nothing"]],
     [/is not a host NQN/, ["host", "allow", "db", "me"]],
@@ -277,7 +284,21 @@ test("numbers as names are names", async () => {
 test("help has an example for every verb, and goes to stdout", async () => {
   const verbs = {
     pool: ["create", "show", "check"],
-    volume: ["create", "list", "show", "delete", "resize", "clone", "rollback", "set"],
+    volume: [
+      "create",
+      "list",
+      "show",
+      "delete",
+      "resize",
+      "clone",
+      "rollback",
+      "set",
+      "send",
+      "receive",
+      "receiving",
+      "import",
+      "export",
+    ],
     snapshot: ["create", "show", "list", "diff", "delete"],
     host: ["allow", "deny", "disconnect", "list"],
   };
