@@ -41,9 +41,9 @@ export type ReceiveView = ReceiveInfo & Pick<Served, "nbdUri">;
 /** Read-only, as long as it is there. */
 export type SnapshotView = ServedSnapshotInfo & Served;
 
-/** Where the daemon serves; null: that front end is off. */
+/** Where the daemon serves; none, or null: that front end is off. */
 export interface Places {
-  advertise: Address | null;
+  advertise: readonly Address[];
   nbdSocket: string | null;
 }
 
@@ -59,8 +59,7 @@ export function viewSnapshot(snapshot: ServedSnapshotInfo, places: Places): Snap
 function served(uuid: string, name: string, { advertise, nbdSocket }: Places): Served {
   return {
     nqn: volumeNqn(uuid),
-    addresses:
-      advertise === null ? [] : [{ traddr: advertise.host, trsvcid: String(advertise.port) }],
+    addresses: advertise.map(({ host, port }) => ({ traddr: host, trsvcid: String(port) })),
     nbdUri: nbdSocket === null ? null : nbdUri(nbdSocket, name),
   };
 }
