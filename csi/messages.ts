@@ -91,6 +91,11 @@ export interface ExpandRequest {
   volumeCapability: VolumeCapability | null;
 }
 
+export interface ModifyRequest {
+  volumeId: string;
+  mutableParameters: Strings;
+}
+
 export interface CreateSnapshotRequest {
   sourceVolumeId: string;
   name: string;

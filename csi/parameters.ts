@@ -44,11 +44,6 @@ export function refuseParameters(parameters: Strings): void {
   if (own !== undefined) throw invalid("parameters", `has the unknown key ${own}; there are none`);
 }
 
-export function refuseMutableParameters(parameters: Strings): void {
-  const [key] = Object.keys(parameters);
-  if (key !== undefined) throw invalid("mutable_parameters", `has the unknown key ${key}`);
-}
-
 /** From a volume's context, in which others may have put what they like. */
 export function readConnection(context: Strings): ConnectionSettings {
   const settings = { ...DEFAULT_CONNECTION };

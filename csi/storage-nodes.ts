@@ -17,6 +17,7 @@ export type Daemon = Pick<
   | "listVolumes"
   | "deleteVolume"
   | "resizeVolume"
+  | "setLimits"
   | "cloneVolume"
   | "createSnapshot"
   | "createSnapshots"

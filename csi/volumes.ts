@@ -15,15 +15,17 @@ import {
   parseSnapshotId,
   parseVolumeId,
 } from "./ids.js";
+import { applyLimits, readMutableParameters } from "./limits.js";
 import type {
   ById,
   ContentSource,
   CreateVolumeRequest,
   ExpandRequest,
+  ModifyRequest,
   ValidateRequest,
   VolumeMessage,
 } from "./messages.js";
-import { readVolumeParameters, refuseMutableParameters } from "./parameters.js";
+import { readVolumeParameters } from "./parameters.js";
 import type { Service } from "./server.js";
 import type { Found, StorageNode, StorageNodes } from "./storage-nodes.js";
 
@@ -40,6 +42,10 @@ export function volumeMethods(nodes: StorageNodes): Service {
     ControllerExpandVolume: {
       subject: ({ volumeId }: ExpandRequest) => volumeId,
       run: (request: ExpandRequest) => expandVolume(nodes, request),
+    },
+    ControllerModifyVolume: {
+      subject: ({ volumeId }: ModifyRequest) => volumeId,
+      run: (request: ModifyRequest) => modifyVolume(nodes, request),
     },
     ValidateVolumeCapabilities: {
       run: (request: ValidateRequest) => validateCapabilities(nodes, request),
@@ -87,7 +93,7 @@ async function createVolume(
     readCapability("volume_capabilities", capability);
   }
   const { storageNode, context } = readVolumeParameters(request.parameters);
-  refuseMutableParameters(request.mutableParameters);
+  const limits = readMutableParameters(request.mutableParameters);
   const range = readRange(request.capacityRange);
   const name = engineName(request.name);
   const contentSource = readContentSource(request.volumeContentSource);
@@ -105,6 +111,7 @@ async function createVolume(
   if (!fits(whole.item.sizeBytes, range)) {
     throw incompatible(request.name, `with ${whole.item.sizeBytes} bytes`);
   }
+  await applyLimits(whole, limits);
   return {
     volume: {
       capacityBytes: whole.item.sizeBytes,
@@ -250,6 +257,12 @@ async function expandVolume(nodes: StorageNodes, request: ExpandRequest): Promis
   // A raw device grows by itself.
   const nodeExpansionRequired = (request.volumeCapability?.block ?? null) === null;
   return { capacityBytes: sizeBytes, nodeExpansionRequired };
+}
+
+async function modifyVolume(nodes: StorageNodes, request: ModifyRequest): Promise<object> {
+  const found = await needVolume(nodes, request.volumeId);
+  await applyLimits(found, readMutableParameters(request.mutableParameters));
+  return {};
 }
 
 async function validateCapabilities(

@@ -29,7 +29,7 @@ export interface Fault {
 }
 
 const CHANGES = [
-  ...["createVolume", "deleteVolume", "resizeVolume", "cloneVolume"],
+  ...["createVolume", "deleteVolume", "resizeVolume", "setLimits", "cloneVolume"],
   ...["createSnapshot", "createSnapshots", "deleteSnapshot", "allowHost", "denyHost"],
 ];
 
@@ -97,6 +97,7 @@ const DEFAULTS: Record<string, object> = {
   CreateVolumeGroupSnapshot: { name: "", sourceVolumeIds: [], parameters: {} },
   DeleteVolumeGroupSnapshot: { groupSnapshotId: "", snapshotIds: [] },
   GetVolumeGroupSnapshot: { groupSnapshotId: "", snapshotIds: [] },
+  ControllerModifyVolume: { volumeId: "", mutableParameters: {} },
   ControllerExpandVolume: { volumeId: "", capacityRange: null, volumeCapability: MOUNT },
 };
 
@@ -110,6 +111,7 @@ function asDaemon(pool: FakePool): Daemon {
     listVolumes: async () => (await pool.listVolumes()).map(view),
     deleteVolume: (name) => pool.deleteVolume(name),
     resizeVolume: async (name, sizeBytes) => view(await pool.resizeVolume(name, sizeBytes)),
+    setLimits: async (name, change) => view(await pool.setLimits(name, change)),
     cloneVolume: async (source, name) => view(await pool.cloneVolume(source, name)),
     createSnapshot: (volume, snapshot) => pool.createSnapshot(volume, snapshot),
     createSnapshots: (snapshots) => pool.createSnapshots(snapshots),

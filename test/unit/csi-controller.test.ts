@@ -274,6 +274,31 @@ test("a volume grows, once, and to what was asked", async () => {
   await fails(expand(0, { capacityRange: null }), status.INVALID_ARGUMENT, /capacity_range/);
 });
 
+test("limits come from a class of volume attributes, and can be changed", async () => {
+  const world = makeWorld(["a"]);
+  const limits = async () => (await world.nodes[0]?.pool.getVolume("v"))?.limits;
+  const slow = { mutableParameters: { iops: "500", bandwidth: "20MiB" } };
+  const volumeId = await create(world, "v", slow);
+  assert.equal(await limits(), { iops: 500, bytesPerSecond: 20 * 2 ** 20 });
+  const modify = (mutableParameters: object) =>
+    world.call("ControllerModifyVolume", { volumeId, mutableParameters });
+  await modify({ iops: "none" });
+  await modify({});
+  const wrong: [object, RegExp][] = [
+    [{ bandwidth: "1GiB", speed: "high" }, /unknown key speed/],
+    [{ bandwidth: "1GiB", iops: "0" }, /iops/],
+    [{ iops: "7", bandwidth: "1" }, /bandwidth\] is 1, not from 65536/],
+    [{ iops: "many" }, /iops/],
+  ];
+  for (const [parameters, message] of wrong) {
+    await fails(modify(parameters), status.INVALID_ARGUMENT, message);
+  }
+  assert.equal(await limits(), { iops: null, bytesPerSecond: 20 * 2 ** 20 });
+  const broken = create(world, "w", { mutableParameters: { speed: "high" } });
+  await fails(broken, status.INVALID_ARGUMENT, /unknown key speed/);
+  assert.is(world.nodes[0]?.pool.volumes.has("w"), false, "nothing is made");
+});
+
 test("unknown parameters are refused, Kubernetes' own are not", async () => {
   const world = makeWorld(["a"]);
   const withParameters = (parameters: object) => create(world, "v", { parameters });
@@ -324,6 +349,7 @@ test("a crash before or after any change, then the same call again", async () =>
   const calls: [string, Call][] = [
     ["create", (world) => create(world, "new")],
     ["clone larger", (world, id) => create(world, "new", { ...fromVolume(id), ...sized(2 * GIB) })],
+    ["create with limits", (world) => create(world, "new", { mutableParameters: { iops: "9" } })],
     ["snapshot", (world, id) => snapshot(world, id, "snap")],
     ["publish", (world, id) => world.call("ControllerPublishVolume", toNode(id))],
     ["unpublish", (world, id) => world.call("ControllerUnpublishVolume", toNode(id))],
@@ -377,7 +403,7 @@ async function settled(
   }
   await call(world, volumeId);
   const volumes = [...node.pool.volumes.values()].map(
-    ({ name, sizeBytes, origin, allowedHosts }) => ({ name, sizeBytes, origin, allowedHosts }),
+    ({ uuid: _uuid, createdAt: _createdAt, ...rest }) => rest,
   );
   const snapshots = [...node.pool.snapshots.values()].map(
     ({ volume, name }) => `${volume}@${name}`,
