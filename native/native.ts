@@ -7,7 +7,7 @@ import { INDEX_BLOCK_BYTES, SECTOR_BYTES, SLOTS_PER_SPAN } from "../engine/base/
 import { PandoError } from "../engine/base/errors.js";
 
 /** Bumped whenever a function of the surface changes. */
-const ABI_VERSION = 1;
+const ABI_VERSION = 2;
 
 export interface Abi {
   version: number;
@@ -219,6 +219,10 @@ export interface Addon {
   simDiskPending(device: number): PendingDiskOp[];
   simDiskPendingCount(device: number): number;
   simDiskComplete(device: number, index: number, errno: number, seed: number): void;
+  /** A short transfer: so much of a pending operation; the rest of it stays pending. */
+  simDiskTransfer(device: number, index: number, lengthBytes: number): void;
+  /** Everything that was done to it so far, in its order, as one number. */
+  simDiskDigest(device: number): number;
   simDiskCutPower(device: number, survivors: number, seed: number): void;
   simDiskKill(device: number, seed: number): void;
   /** The memory that outlives the process; empty after a power cut. */

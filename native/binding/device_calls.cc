@@ -183,7 +183,7 @@ Napi::Value SimDiskPending(const Napi::CallbackInfo& info) {
   static constexpr const char* kKinds[] = {"read", "write", "write-durable", "flush"};
   Napi::Array result = Napi::Array::New(info.Env());
   for (size_t i = 0; i < device->sim->pending_count(); ++i) {
-    const DiskOp& op = device->sim->pending(i);
+    const DiskOp op = device->sim->pending(i);
     Napi::Object entry = Napi::Object::New(info.Env());
     entry.Set("kind", kKinds[static_cast<size_t>(op.kind)]);
     entry.Set("offset", to_js_number(info.Env(), op.offset));
@@ -212,6 +212,33 @@ Napi::Value SimDiskComplete(const Napi::CallbackInfo& info) {
   }
   if (args.ok()) device->sim->complete(index, static_cast<int>(error), seed);
   return info.Env().Undefined();
+}
+
+/// simDiskTransfer(device, index, length): a short transfer
+Napi::Value SimDiskTransfer(const Napi::CallbackInfo& info) {
+  Args args(info, "simDiskTransfer");
+  const auto device = sim_arg(args, 0);
+  const uint64_t index = args.number(1, "index");
+  const uint64_t length = args.number(2, "length");
+  if (!args.ok()) return info.Env().Undefined();
+  const bool pending = index < device->sim->pending_count();
+  const uint32_t unit = device->sim->atomic_unit();
+  if (!pending || device->sim->pending(index).kind == DiskOpKind::kFlush) {
+    args.fail("index", "that of a pending read or write");
+  } else if (length == 0 || length % unit != 0 || length >= device->sim->pending(index).length) {
+    args.fail("length", "whole atomic units, less than are left");
+  } else {
+    device->sim->transfer(index, static_cast<uint32_t>(length));
+  }
+  return info.Env().Undefined();
+}
+
+/// simDiskDigest(device): everything that was done to it so far, as one number
+Napi::Value SimDiskDigest(const Napi::CallbackInfo& info) {
+  Args args(info, "simDiskDigest");
+  const auto device = sim_arg(args, 0);
+  if (device == nullptr) return info.Env().Undefined();
+  return to_js_number(info.Env(), device->sim->digest());
 }
 
 /// simDiskCutPower(device, survivors: 0 none, 1 all, 2 completed, 3 random, seed)
@@ -264,6 +291,8 @@ void register_device_calls(Napi::Env env, Napi::Object exports) {
   exports.Set("simDiskPending", Napi::Function::New(env, SimDiskPending));
   exports.Set("simDiskPendingCount", Napi::Function::New(env, SimDiskPendingCount));
   exports.Set("simDiskComplete", Napi::Function::New(env, SimDiskComplete));
+  exports.Set("simDiskTransfer", Napi::Function::New(env, SimDiskTransfer));
+  exports.Set("simDiskDigest", Napi::Function::New(env, SimDiskDigest));
   exports.Set("simDiskCutPower", Napi::Function::New(env, SimDiskCutPower));
   exports.Set("simSharedRead", Napi::Function::New(env, SimSharedRead));
   exports.Set("simDiskKill", Napi::Function::New(env, SimDiskKill));

@@ -4,9 +4,14 @@
 import { assert } from "../../engine/base/assert.js";
 import { SECTOR_BYTES } from "../../engine/base/constants.js";
 import { isPandoError } from "../../engine/base/errors.js";
-import { checkStore } from "../../engine/core/check.js";
-import { getSpaceRecord } from "../../engine/store/catalogue.js";
 import { IO_OP, type IoResult } from "../../native/native.js";
+import {
+  compareNames,
+  findNames,
+  type Found,
+  requireCleanStore,
+  requireNothingLeft,
+} from "./audit.js";
 import { sectorsOf } from "./blocks.js";
 import { Books, HOLE, type Range, type SnapshotBook, type VolumeBook } from "./books.js";
 import { type History, type Mark, written } from "./history.js";
@@ -14,14 +19,18 @@ import type { Scheduler, World } from "./world.js";
 
 /** A change of the catalogue that is under way: after a crash either is right. */
 interface Pending {
+  what: string;
   /** Looks whether it happened, and takes it into the books. */
   resolve(found: Found): void;
 }
 
-interface Found {
-  volumes: Map<string, number>;
-  snapshots: Set<string>;
+interface Change {
+  /** It was acknowledged: takes it into the books. */
+  done(): void;
+  resolve: Pending["resolve"];
 }
+
+const IO_NAMES = Object.keys(IO_OP);
 
 /** An I/O's status that is no surprise. */
 export type Outcome = IoResult["status"];
@@ -40,6 +49,8 @@ export class Client {
   readonly #touched = new Set<number>();
   underWay = 0;
   readonly #pending = new Set<Pending>();
+  /** Told of everything that is asked for, and how it ends. */
+  trace: (line: string) => void = () => undefined;
   #version = 0;
   #temporary = 0;
   /** Since the volumes were compared the last time. */
@@ -102,7 +113,7 @@ export class Client {
 
   create(name: string, sectors: number): Promise<void> {
     const add = (): void => this.#books.addVolume(name, sectors, () => HOLE);
-    return this.#alter([name], () => this.pool.createVolume(name, sectors * SECTOR_BYTES), {
+    return this.#alter(`create ${name}`, [name], () => this.pool.createVolume(name, sectors * SECTOR_BYTES), {
       done: add,
       resolve: (found) => {
         if (found.volumes.has(name)) add();
@@ -118,7 +129,7 @@ export class Client {
       const image = this.#books.imageOf(volume, from);
       this.snapshots.set(key, { image, sectors: volume.sectors });
     };
-    return this.#pinned(volume, [key], () => this.pool.createSnapshot(name, snapshot), {
+    return this.#pinned(volume, `snapshot ${key}`, [key], () => this.pool.createSnapshot(name, snapshot), {
       done: () => {
         add();
         this.#books.frozen(volume, from);
@@ -135,7 +146,7 @@ export class Client {
     assert(source !== undefined, `${key} exists`);
     const add = (): void =>
       this.#books.addVolume(name, source.sectors, (sector) => source.image.at(sector));
-    return this.#alter([name], () => this.pool.cloneVolume({ volume, snapshot }, name), {
+    return this.#alter(`clone ${key} ${name}`, [name], () => this.pool.cloneVolume({ volume, snapshot }, name), {
       done: add,
       resolve: (found) => {
         if (found.volumes.has(name)) add();
@@ -151,7 +162,7 @@ export class Client {
       this.#books.addVolume(name, volume.sectors, (sector) => image.at(sector));
     };
     const origin = { volume: source, snapshot: null };
-    return this.#pinned(volume, [name], () => this.pool.cloneVolume(origin, name), {
+    return this.#pinned(volume, `clone ${source} ${name}`, [name], () => this.pool.cloneVolume(origin, name), {
       done: () => {
         add();
         this.#books.frozen(volume, from);
@@ -168,7 +179,7 @@ export class Client {
     const remove = (): void => {
       this.volumes.delete(name);
     };
-    await this.#alter([name], () => this.pool.deleteVolume(name), {
+    await this.#alter(`delete ${name}`, [name], () => this.pool.deleteVolume(name), {
       done: remove,
       resolve: (found) => {
         if (!found.volumes.has(name)) remove();
@@ -181,7 +192,7 @@ export class Client {
     const remove = (): void => {
       this.snapshots.delete(key);
     };
-    return this.#alter([key], () => this.pool.deleteSnapshot(volume, snapshot), {
+    return this.#alter(`delete ${key}`, [key], () => this.pool.deleteSnapshot(volume, snapshot), {
       done: remove,
       resolve: (found) => {
         if (!found.snapshots.has(key)) remove();
@@ -191,7 +202,7 @@ export class Client {
 
   resize(name: string, sectors: number): Promise<void> {
     const volume = this.#books.volume(name);
-    return this.#alter([name], () => this.pool.resizeVolume(name, sectors * SECTOR_BYTES), {
+    return this.#alter(`resize ${name} ${sectors}`, [name], () => this.pool.resizeVolume(name, sectors * SECTOR_BYTES), {
       done: () => {
         volume.sectors = sectors;
       },
@@ -245,10 +256,10 @@ export class Client {
    * volume, and forgets what cannot come back.
    */
   async resume(scheduler?: Scheduler): Promise<void> {
-    const found = await this.#found();
+    const found = await findNames(this.world);
     for (const pending of this.#pending) pending.resolve(found);
     this.#pending.clear();
-    this.#compareNames(found);
+    compareNames(found, this.#books);
     this.checkStore();
     for (const volume of [...this.volumes.values()]) {
       await this.#compareVolume(volume, true, scheduler);
@@ -259,7 +270,7 @@ export class Client {
   /** Reads everything that there is, snapshots too. */
   async compareAll(scheduler?: Scheduler): Promise<void> {
     assert(this.underWay === 0, "nothing is under way");
-    this.#compareNames(await this.#found());
+    compareNames(await findNames(this.world), this.#books);
     for (const volume of [...this.volumes.values()])
       await this.#compareVolume(volume, false, scheduler);
     for (const key of [...this.snapshots.keys()]) {
@@ -276,19 +287,11 @@ export class Client {
     const { world } = this;
     for (const key of [...this.snapshots.keys()]) await world.run(this.deleteSnapshot(key));
     for (const name of [...this.volumes.keys()]) await world.run(this.deleteVolume(name));
-    await world.run(world.pool.settle());
-    await world.quiesce();
-    this.checkStore();
-    const { layers, indexBlocks, ownedBlocks } = checkStore(world.store);
-    assert(layers === 0 && indexBlocks === 0 && ownedBlocks === 0, "nothing is left in the store");
-    assert(getSpaceRecord(world.store).allocatedBlocks === 0, "nothing is left in the free map");
-    const info = (await world.run(world.pool.info()))?.value;
-    assert(info?.usedBytes === 0, `${info?.usedBytes} bytes are still in use`);
+    await requireNothingLeft(world);
   }
 
   checkStore(): void {
-    const { problems } = checkStore(this.world.store);
-    if (problems.length > 0) throw new Error(`the store is not clean: ${problems.join("; ")}`);
+    requireCleanStore(this.world);
   }
 
   get volumes(): Map<string, VolumeBook> {
@@ -300,8 +303,9 @@ export class Client {
     return this.#books.snapshots;
   }
 
-  get digest(): number {
-    return this.#books.digest;
+  /** Changes of the catalogue that are under way. */
+  get changes(): string[] {
+    return [...this.#pending].map(({ what }) => what);
   }
 
   get pool(): World["pool"] {
@@ -340,9 +344,11 @@ export class Client {
     fua: boolean,
   ): Promise<IoResult> {
     const offset = sector * SECTOR_BYTES;
+    const what = `${IO_NAMES[op]} ${volume.name} ${sector}+${count}${fua ? " fua" : ""}`;
+    this.trace(what);
     const io = this.pool.io(volume.name, op, offset, count * SECTOR_BYTES, data, fua);
     const result = await this.#counted(io);
-    this.#books.fold(op, sector, count, result.status.length);
+    this.trace(`${what}: ${result.status}`);
     return result;
   }
 
@@ -361,54 +367,44 @@ export class Client {
 
   async #pinned(
     volume: VolumeBook,
+    what: string,
     names: string[],
     work: () => Promise<unknown>,
-    change: Pending & { done: () => void },
+    change: Change,
   ): Promise<void> {
     volume.pins++;
     try {
-      await this.#alter(names, work, change);
+      await this.#alter(what, names, work, change);
     } finally {
       volume.pins--;
     }
   }
 
   async #alter(
+    what: string,
     names: string[],
     work: () => Promise<unknown>,
-    change: Pending & { done: () => void },
+    change: Change,
   ): Promise<void> {
     for (const name of names) this.busy.add(name);
-    this.#pending.add(change);
+    const pending = { what, resolve: change.resolve };
+    this.#pending.add(pending);
     this.#books.tick();
+    this.trace(what);
     try {
       await this.#counted(work());
-      this.#pending.delete(change);
+      this.#pending.delete(pending);
       change.done();
+      this.trace(`${what}: done`);
     } catch (error) {
+      this.trace(`${what}: ${(error as Error).message}`);
       // Refused for good, unless the pool is broken or closed: then opening it again shows.
       const unknown = isPandoError(error, "EIO") || isPandoError(error, "ECLOSED");
-      if (!unknown) this.#pending.delete(change);
+      if (!unknown) this.#pending.delete(pending);
       throw error;
     } finally {
       for (const name of names) this.busy.delete(name);
     }
-  }
-
-  async #found(): Promise<Found> {
-    const volumes = (await this.world.run(this.pool.listVolumes()))?.value ?? [];
-    const snapshots = (await this.world.run(this.pool.listSnapshots()))?.value ?? [];
-    return {
-      volumes: new Map(volumes.map(({ name, sizeBytes }) => [name, sizeBytes])),
-      snapshots: new Set(snapshots.map(({ volume, name }) => `${volume}@${name}`)),
-    };
-  }
-
-  #compareNames(found: Found): void {
-    const expected = [...this.volumes.values()].map((v) => `${v.name} ${v.sectors * SECTOR_BYTES}`);
-    const there = [...found.volumes].map(([name, bytes]) => `${name} ${bytes}`);
-    same("volumes", there, expected);
-    same("snapshots", [...found.snapshots], [...this.snapshots.keys()]);
   }
 
   async #compareVolume(volume: VolumeBook, crashed: boolean, scheduler?: Scheduler): Promise<void> {
@@ -435,13 +431,6 @@ export class Client {
     }
     await this.world.run(this.close(volume.name), options);
   }
-}
-
-function same(what: string, found: string[], expected: string[]): void {
-  const a = [...found].sort().join(", ");
-  const b = [...expected].sort().join(", ");
-  if (a !== b)
-    throw new Error(`${what}: there are ${a || "none"}, and there should be ${b || "none"}`);
 }
 
 /** In order, none longer than one request may be. */
