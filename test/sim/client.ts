@@ -7,8 +7,8 @@ import { isPandoError } from "../../engine/base/errors.js";
 import { IO_OP, type IoResult } from "../../native/native.js";
 import {
   compareNames,
-  findNames,
   type Found,
+  findNames,
   requireCleanStore,
   requireNothingLeft,
 } from "./audit.js";
@@ -113,12 +113,17 @@ export class Client {
 
   create(name: string, sectors: number): Promise<void> {
     const add = (): void => this.#books.addVolume(name, sectors, () => HOLE);
-    return this.#alter(`create ${name}`, [name], () => this.pool.createVolume(name, sectors * SECTOR_BYTES), {
-      done: add,
-      resolve: (found) => {
-        if (found.volumes.has(name)) add();
+    return this.#alter(
+      `create ${name}`,
+      [name],
+      () => this.pool.createVolume(name, sectors * SECTOR_BYTES),
+      {
+        done: add,
+        resolve: (found) => {
+          if (found.volumes.has(name)) add();
+        },
       },
-    });
+    );
   }
 
   snapshot(name: string, snapshot: string): Promise<void> {
@@ -129,15 +134,21 @@ export class Client {
       const image = this.#books.imageOf(volume, from);
       this.snapshots.set(key, { image, sectors: volume.sectors });
     };
-    return this.#pinned(volume, `snapshot ${key}`, [key], () => this.pool.createSnapshot(name, snapshot), {
-      done: () => {
-        add();
-        this.#books.frozen(volume, from);
+    return this.#pinned(
+      volume,
+      `snapshot ${key}`,
+      [key],
+      () => this.pool.createSnapshot(name, snapshot),
+      {
+        done: () => {
+          add();
+          this.#books.frozen(volume, from);
+        },
+        resolve: (found) => {
+          if (found.snapshots.has(key)) add();
+        },
       },
-      resolve: (found) => {
-        if (found.snapshots.has(key)) add();
-      },
-    });
+    );
   }
 
   cloneSnapshot(key: string, name: string): Promise<void> {
@@ -146,12 +157,17 @@ export class Client {
     assert(source !== undefined, `${key} exists`);
     const add = (): void =>
       this.#books.addVolume(name, source.sectors, (sector) => source.image.at(sector));
-    return this.#alter(`clone ${key} ${name}`, [name], () => this.pool.cloneVolume({ volume, snapshot }, name), {
-      done: add,
-      resolve: (found) => {
-        if (found.volumes.has(name)) add();
+    return this.#alter(
+      `clone ${key} ${name}`,
+      [name],
+      () => this.pool.cloneVolume({ volume, snapshot }, name),
+      {
+        done: add,
+        resolve: (found) => {
+          if (found.volumes.has(name)) add();
+        },
       },
-    });
+    );
   }
 
   cloneVolume(source: string, name: string): Promise<void> {
@@ -162,15 +178,21 @@ export class Client {
       this.#books.addVolume(name, volume.sectors, (sector) => image.at(sector));
     };
     const origin = { volume: source, snapshot: null };
-    return this.#pinned(volume, `clone ${source} ${name}`, [name], () => this.pool.cloneVolume(origin, name), {
-      done: () => {
-        add();
-        this.#books.frozen(volume, from);
+    return this.#pinned(
+      volume,
+      `clone ${source} ${name}`,
+      [name],
+      () => this.pool.cloneVolume(origin, name),
+      {
+        done: () => {
+          add();
+          this.#books.frozen(volume, from);
+        },
+        resolve: (found) => {
+          if (found.volumes.has(name)) add();
+        },
       },
-      resolve: (found) => {
-        if (found.volumes.has(name)) add();
-      },
-    });
+    );
   }
 
   async deleteVolume(name: string): Promise<void> {
@@ -202,15 +224,20 @@ export class Client {
 
   resize(name: string, sectors: number): Promise<void> {
     const volume = this.#books.volume(name);
-    return this.#alter(`resize ${name} ${sectors}`, [name], () => this.pool.resizeVolume(name, sectors * SECTOR_BYTES), {
-      done: () => {
-        volume.sectors = sectors;
+    return this.#alter(
+      `resize ${name} ${sectors}`,
+      [name],
+      () => this.pool.resizeVolume(name, sectors * SECTOR_BYTES),
+      {
+        done: () => {
+          volume.sectors = sectors;
+        },
+        resolve: (found) => {
+          const bytes = found.volumes.get(name);
+          if (bytes === sectors * SECTOR_BYTES) volume.sectors = sectors;
+        },
       },
-      resolve: (found) => {
-        const bytes = found.volumes.get(name);
-        if (bytes === sectors * SECTOR_BYTES) volume.sectors = sectors;
-      },
-    });
+    );
   }
 
   /** Opens the volume in the data path, if it is not. */

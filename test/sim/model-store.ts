@@ -143,7 +143,8 @@ export class ModelStore implements Store {
 
   async #run<T>(change: (txn: StoreTransaction) => T): Promise<T> {
     await this.#step("commit");
-    if (this.#doubtful !== null) throw new PandoError("EIO", "store: an earlier commit is in doubt");
+    if (this.#doubtful !== null)
+      throw new PandoError("EIO", "store: an earlier commit is in doubt");
     const txn = new ModelTransaction(this.#visible);
     let result: T;
     try {

@@ -14,7 +14,7 @@ import { requireAccounts } from "./audit.js";
 import { Client } from "./client.js";
 import { describeRates, FaultDice, type FaultRates, NO_FAULTS, ratesOf } from "./faults.js";
 import { Load } from "./load.js";
-import { Reached } from "./reached.js";
+import type { Reached } from "./reached.js";
 import { isOfStore, SeededScheduler } from "./seeded-scheduler.js";
 import { World, type WorldOptions } from "./world.js";
 

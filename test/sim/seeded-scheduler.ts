@@ -14,7 +14,9 @@ const ENOSPC = 28;
 export interface SchedulerOptions {
   /** Without: nothing fails, and nothing is held back. */
   dice?: FaultDice;
-  /** The store takes a step once in so many turns, or if nothing else can happen; 0: like others. */
+  /**
+   * The store takes a step once in so many turns, or if nothing else can happen; 0: like others.
+   */
   slowStore?: number;
 }
 
@@ -51,7 +53,9 @@ export class SeededScheduler {
     return this.#weighted(free.length > 0 ? free : choices);
   }
 
-  /** Takes the step, which may fail, or be done in part. True: it failed so that the pool notices. */
+  /**
+   * Takes the step, which may fail, or be done in part. True: it failed so that the pool notices.
+   */
   take(choice: Choice): boolean {
     const { dice } = this.#options;
     const { kind, length, shorten } = choice;
