@@ -4,6 +4,7 @@
 import { assert } from "../../engine/base/assert.js";
 import { SECTOR_BYTES } from "../../engine/base/constants.js";
 import { isPandoError } from "../../engine/base/errors.js";
+import { getVolume } from "../../engine/store/catalogue.js";
 import { IO_OP, type IoResult } from "../../native/native.js";
 import {
   compareNames,
@@ -24,10 +25,9 @@ interface Pending {
   resolve(found: Found): void;
 }
 
-interface Change {
+interface Change extends Pending {
   /** It was acknowledged: takes it into the books. */
   done(): void;
-  resolve: Pending["resolve"];
 }
 
 const IO_NAMES = Object.keys(IO_OP);
@@ -113,42 +113,65 @@ export class Client {
 
   create(name: string, sectors: number): Promise<void> {
     const add = (): void => this.#books.addVolume(name, sectors, () => HOLE);
-    return this.#alter(
-      `create ${name}`,
-      [name],
-      () => this.pool.createVolume(name, sectors * SECTOR_BYTES),
-      {
-        done: add,
-        resolve: (found) => {
-          if (found.volumes.has(name)) add();
-        },
+    return this.#alter([name], () => this.pool.createVolume(name, sectors * SECTOR_BYTES), {
+      what: `create ${name} ${sectors}`,
+      done: add,
+      resolve: (found) => {
+        if (found.volumes.has(name)) add();
       },
-    );
+    });
   }
 
   snapshot(name: string, snapshot: string): Promise<void> {
-    const volume = this.#books.volume(name);
-    const key = `${name}@${snapshot}`;
+    return this.snapshotGroup([name], snapshot);
+  }
+
+  /** Of each volume one of this name, at one instant. */
+  async snapshotGroup(names: string[], snapshot: string): Promise<void> {
+    const volumes = names.map((name) => this.#books.volume(name));
+    const keys = names.map((name) => `${name}@${snapshot}`);
     const from = this.#books.tick();
     const add = (): void => {
-      const image = this.#books.imageOf(volume, from);
-      this.snapshots.set(key, { image, sectors: volume.sectors });
+      volumes.forEach((volume, at) => {
+        const image = this.#books.imageOf(volume, from);
+        this.snapshots.set(keys[at] as string, { image, sectors: volume.sectors });
+      });
     };
-    return this.#pinned(
-      volume,
-      `snapshot ${key}`,
-      [key],
-      () => this.pool.createSnapshot(name, snapshot),
-      {
-        done: () => {
-          add();
-          this.#books.frozen(volume, from);
-        },
-        resolve: (found) => {
-          if (found.snapshots.has(key)) add();
-        },
+    const work = () => this.pool.createSnapshots(names.map((volume) => ({ volume, snapshot })));
+    await this.#pinned(volumes, keys, work, {
+      what: `snapshot ${keys.join(" ")}`,
+      done: () => {
+        add();
+        for (const volume of volumes) this.#books.frozen(volume, from);
       },
-    );
+      resolve: (found) => {
+        const there = keys.filter((key) => found.snapshots.has(key)).length;
+        assert(there === 0 || there === keys.length, "a group is there whole or not at all");
+        if (there > 0) add();
+      },
+    });
+  }
+
+  /** The volume goes on from its snapshot; nobody has it open afterwards. */
+  async rollBack(key: string): Promise<void> {
+    const [name, snapshot] = key.split("@") as [string, string];
+    const source = this.snapshots.get(key);
+    assert(source !== undefined, `${key} exists`);
+    this.busy.add(name);
+    await this.close(name);
+    const { sectors } = this.#books.volume(name);
+    const before = getVolume(this.world.store, name).layer;
+    const replace = (): void =>
+      this.#books.addVolume(name, sectors, (sector) =>
+        sector < source.sectors ? source.image.at(sector) : HOLE,
+      );
+    await this.#alter([name, key], () => this.pool.rollbackVolume(name, snapshot), {
+      what: `roll back ${key}`,
+      done: replace,
+      resolve: () => {
+        if (getVolume(this.world.store, name).layer !== before) replace();
+      },
+    });
   }
 
   cloneSnapshot(key: string, name: string): Promise<void> {
@@ -157,17 +180,13 @@ export class Client {
     assert(source !== undefined, `${key} exists`);
     const add = (): void =>
       this.#books.addVolume(name, source.sectors, (sector) => source.image.at(sector));
-    return this.#alter(
-      `clone ${key} ${name}`,
-      [name],
-      () => this.pool.cloneVolume({ volume, snapshot }, name),
-      {
-        done: add,
-        resolve: (found) => {
-          if (found.volumes.has(name)) add();
-        },
+    return this.#alter([name], () => this.pool.cloneVolume({ volume, snapshot }, name), {
+      what: `clone ${key} ${name}`,
+      done: add,
+      resolve: (found) => {
+        if (found.volumes.has(name)) add();
       },
-    );
+    });
   }
 
   cloneVolume(source: string, name: string): Promise<void> {
@@ -178,21 +197,16 @@ export class Client {
       this.#books.addVolume(name, volume.sectors, (sector) => image.at(sector));
     };
     const origin = { volume: source, snapshot: null };
-    return this.#pinned(
-      volume,
-      `clone ${source} ${name}`,
-      [name],
-      () => this.pool.cloneVolume(origin, name),
-      {
-        done: () => {
-          add();
-          this.#books.frozen(volume, from);
-        },
-        resolve: (found) => {
-          if (found.volumes.has(name)) add();
-        },
+    return this.#pinned([volume], [name], () => this.pool.cloneVolume(origin, name), {
+      what: `clone ${source} ${name}`,
+      done: () => {
+        add();
+        this.#books.frozen(volume, from);
       },
-    );
+      resolve: (found) => {
+        if (found.volumes.has(name)) add();
+      },
+    });
   }
 
   async deleteVolume(name: string): Promise<void> {
@@ -201,7 +215,8 @@ export class Client {
     const remove = (): void => {
       this.volumes.delete(name);
     };
-    await this.#alter(`delete ${name}`, [name], () => this.pool.deleteVolume(name), {
+    await this.#alter([name], () => this.pool.deleteVolume(name), {
+      what: `delete ${name}`,
       done: remove,
       resolve: (found) => {
         if (!found.volumes.has(name)) remove();
@@ -214,7 +229,8 @@ export class Client {
     const remove = (): void => {
       this.snapshots.delete(key);
     };
-    return this.#alter(`delete ${key}`, [key], () => this.pool.deleteSnapshot(volume, snapshot), {
+    return this.#alter([key], () => this.pool.deleteSnapshot(volume, snapshot), {
+      what: `delete ${key}`,
       done: remove,
       resolve: (found) => {
         if (!found.snapshots.has(key)) remove();
@@ -224,20 +240,16 @@ export class Client {
 
   resize(name: string, sectors: number): Promise<void> {
     const volume = this.#books.volume(name);
-    return this.#alter(
-      `resize ${name} ${sectors}`,
-      [name],
-      () => this.pool.resizeVolume(name, sectors * SECTOR_BYTES),
-      {
-        done: () => {
-          volume.sectors = sectors;
-        },
-        resolve: (found) => {
-          const bytes = found.volumes.get(name);
-          if (bytes === sectors * SECTOR_BYTES) volume.sectors = sectors;
-        },
+    return this.#alter([name], () => this.pool.resizeVolume(name, sectors * SECTOR_BYTES), {
+      what: `resize ${name} ${sectors}`,
+      done: () => {
+        volume.sectors = sectors;
       },
-    );
+      resolve: (found) => {
+        const bytes = found.volumes.get(name);
+        if (bytes === sectors * SECTOR_BYTES) volume.sectors = sectors;
+      },
+    });
   }
 
   /** Opens the volume in the data path, if it is not. */
@@ -393,41 +405,39 @@ export class Client {
   }
 
   async #pinned(
-    volume: VolumeBook,
-    what: string,
+    volumes: VolumeBook[],
     names: string[],
     work: () => Promise<unknown>,
     change: Change,
   ): Promise<void> {
-    volume.pins++;
+    for (const volume of volumes) volume.pins++;
     try {
-      await this.#alter(what, names, work, change);
+      await this.#alter(names, work, change);
     } finally {
-      volume.pins--;
+      for (const volume of volumes) volume.pins--;
     }
   }
 
   async #alter(
-    what: string,
     names: string[],
     work: () => Promise<unknown>,
     change: Change,
   ): Promise<void> {
     for (const name of names) this.busy.add(name);
-    const pending = { what, resolve: change.resolve };
-    this.#pending.add(pending);
+    const { what } = change;
+    this.#pending.add(change);
     this.#books.tick();
     this.trace(what);
     try {
       await this.#counted(work());
-      this.#pending.delete(pending);
+      this.#pending.delete(change);
       change.done();
       this.trace(`${what}: done`);
     } catch (error) {
       this.trace(`${what}: ${(error as Error).message}`);
       // Refused for good, unless the pool is broken or closed: then opening it again shows.
       const unknown = isPandoError(error, "EIO") || isPandoError(error, "ECLOSED");
-      if (!unknown) this.#pending.delete(pending);
+      if (!unknown) this.#pending.delete(change);
       throw error;
     } finally {
       for (const name of names) this.busy.delete(name);
