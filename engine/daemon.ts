@@ -10,7 +10,7 @@ import { type Log, makeLog } from "./base/log.js";
 import type { CheckReport, PoolService } from "./core/api.js";
 import { type CreatePoolOptions, createPool } from "./core/format.js";
 import { startFrontEnds } from "./front-ends.js";
-import { openRealPool } from "./open-pool.js";
+import { checkClosedPool, openRealPool } from "./open-pool.js";
 import { startHttpServer } from "./serve/http.js";
 import { makeNotify } from "./serve/notify.js";
 import { startControlServer } from "./serve/server.js";
@@ -31,7 +31,7 @@ export interface CreatedPool {
 export interface Engine {
   openPool: OpenPool;
   createPool(path: string, options: CreatePoolOptions): Promise<CreatedPool>;
-  /** Opens a pool that no daemon serves, which recovers it, checks it, closes it. */
+  /** A pool that no daemon serves, as it would be after recovery. Nothing is written. */
   checkPool(options: { path: string; metaPath: string | null }): Promise<CheckReport>;
 }
 
@@ -63,19 +63,8 @@ export const engine: Engine = {
     const { uuid, blockSizeBytes, dataBlocks } = await createPool(path, options);
     return { path, uuid, sizeBytes: dataBlocks * blockSizeBytes, blockSizeBytes };
   },
-  async checkPool({ path, metaPath }) {
-    const log = makeLog("warn");
-    const opened = await openRealPool({ path, metaPath, indexCacheBytes: CHECK_CACHE_BYTES, log });
-    try {
-      return await opened.pool.check();
-    } finally {
-      await opened.close();
-    }
-  },
+  checkPool: checkClosedPool,
 };
-
-/** A check reads the store, not through the cache. */
-const CHECK_CACHE_BYTES = 1024 * 1024;
 
 export interface Daemon {
   readonly config: Config;

@@ -22,6 +22,7 @@ const MAY_IMPORT: [RegExp, RegExp][] = [
   [/^native\//, /^engine\/base\//],
   [/^nvmf\//, /^(engine\/base|engine\/core|native)\//],
   [/^csi\//, /^engine\/(base\/|serve\/client)/],
+  [/^bench\/fio-wrapper\//, NOTHING],
   [/^bench\//, /^(engine|native)\//],
   [/^test\//, ANYTHING],
 ];
@@ -70,7 +71,7 @@ const NEVER: { what: RegExp; why: string }[] = [
   { what: /\b(FIXM[E]|TOD[O]|HAC[K]|XX[X])\b/, why: "do it, or write down that it is absent" },
   { what: /@ts-(ignor[e]|nochec[k])/, why: "say it with types" },
   { what: /\/(work|home|Users|workspace)\/[\w.-]|\/root\/\./, why: "a path of one machine" },
-  { what: /"resolved"\s*:/, why: "a package registry of one machine" },
+  { what: /"resolved"\s*:\s*"\w+:/, why: "a package registry of one machine" },
 ];
 
 /**
