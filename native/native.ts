@@ -39,8 +39,10 @@ export interface PendingDiskOp {
   length: number;
 }
 
-/** Which unflushed atomic units a simulated power cut keeps. */
-export const SURVIVORS = { none: 0, all: 1, completed: 2, random: 3 } as const;
+/**
+ * Which unflushed atomic units a simulated power cut keeps; "chosen": the set of this number.
+ */
+export const SURVIVORS = { none: 0, all: 1, completed: 2, random: 3, chosen: 4 } as const;
 
 export interface PoolOpenOptions {
   blockSizeBytes: number;
@@ -234,6 +236,8 @@ export interface Addon {
   /** Everything that was done to it so far, in its order, as one number. */
   simDiskDigest(device: number): number;
   simDiskCutPower(device: number, survivors: number, seed: number): void;
+  /** How many different contents a power cut could leave now; `limit` if there are more. */
+  simDiskSurvivorSets(device: number, limit: number): number;
   simDiskKill(device: number, seed: number): void;
   /** The memory that outlives the process; empty after a power cut. */
   simSharedRead(device: number): Uint8Array;

@@ -241,20 +241,29 @@ Napi::Value SimDiskDigest(const Napi::CallbackInfo& info) {
   return to_js_number(info.Env(), device->sim->digest());
 }
 
-/// simDiskCutPower(device, survivors: 0 none, 1 all, 2 completed, 3 random, seed)
+/// simDiskCutPower(device, survivors: 0 none, 1 all, 2 completed, 3 random, 4 chosen, seed)
 Napi::Value SimDiskCutPower(const Napi::CallbackInfo& info) {
   Args args(info, "simDiskCutPower");
   const auto device = sim_arg(args, 0);
   const uint64_t survivors = args.number(1, "survivors");
   const uint64_t seed = args.number(2, "seed");
-  if (args.ok() && survivors > static_cast<uint64_t>(Survivors::kRandom)) {
-    args.fail("survivors", "0 to 3");
+  if (args.ok() && survivors > static_cast<uint64_t>(Survivors::kChosen)) {
+    args.fail("survivors", "0 to 4");
   }
   if (args.ok()) {
     device->sim->cut_power(static_cast<Survivors>(survivors), seed);
     device->shared.clear();
   }
   return info.Env().Undefined();
+}
+
+/// simDiskSurvivorSets(device, limit): how many contents a power cut could leave now
+Napi::Value SimDiskSurvivorSets(const Napi::CallbackInfo& info) {
+  Args args(info, "simDiskSurvivorSets");
+  const auto device = sim_arg(args, 0);
+  const uint64_t limit = args.number(1, "limit");
+  if (!args.ok()) return info.Env().Undefined();
+  return to_js_number(info.Env(), device->sim->survivor_sets(limit));
 }
 
 /// simSharedRead(device): the memory that outlives the process; empty after a power cut
@@ -294,6 +303,7 @@ void register_device_calls(Napi::Env env, Napi::Object exports) {
   exports.Set("simDiskTransfer", Napi::Function::New(env, SimDiskTransfer));
   exports.Set("simDiskDigest", Napi::Function::New(env, SimDiskDigest));
   exports.Set("simDiskCutPower", Napi::Function::New(env, SimDiskCutPower));
+  exports.Set("simDiskSurvivorSets", Napi::Function::New(env, SimDiskSurvivorSets));
   exports.Set("simSharedRead", Napi::Function::New(env, SimSharedRead));
   exports.Set("simDiskKill", Napi::Function::New(env, SimDiskKill));
 }

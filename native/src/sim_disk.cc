@@ -139,6 +139,9 @@ void SimDisk::cut_power(Survivors survivors, uint64_t seed) {
     size_t keep = 0;  // 0: the durable contents; n: the n-th version
     if (survivors == Survivors::kRandom) {
       keep = prng.below(versions.size() + 1);
+    } else if (survivors == Survivors::kChosen) {
+      keep = seed % (versions.size() + 1);
+      seed /= versions.size() + 1;
     } else if (survivors != Survivors::kNone) {
       keep = versions.size();
     }
@@ -146,6 +149,24 @@ void SimDisk::cut_power(Survivors survivors, uint64_t seed) {
   }
   unflushed_.clear();
   live_ = durable_;
+}
+
+uint64_t SimDisk::survivor_sets(uint64_t limit) const {
+  std::map<uint64_t, uint64_t> candidates;
+  for (const auto& [unit, versions] : unflushed_) candidates[unit] = versions.size();
+  for (const Pending& pending : pending_) {
+    const DiskOp rest = rest_of(pending);
+    if (!is_write(rest)) continue;
+    for (uint64_t at = 0; at < rest.length; at += atomic_unit_) {
+      ++candidates[(rest.offset + at) / atomic_unit_];
+    }
+  }
+  uint64_t sets = 1;
+  for (const auto& [unit, count] : candidates) {
+    if (sets > limit / (count + 1)) return limit;
+    sets *= count + 1;
+  }
+  return sets;
 }
 
 void SimDisk::kill(uint64_t seed) {

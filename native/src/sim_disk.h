@@ -23,6 +23,7 @@ enum class Survivors : uint8_t {
   kAll,        // everything that had completed or was pending
   kCompleted,  // what had completed, nothing that was pending
   kRandom,     // each unit: one of its candidates, by the seed
+  kChosen,     // the set that has the seed as its number, from 0 to survivor_sets() - 1
 };
 
 /// xorshift64*: deterministic everywhere, unlike the distributions of <random>.
@@ -64,6 +65,8 @@ class SimDisk final : public Disk {
   /// Loses power. Pending operations vanish without `done`. Afterwards everything that is left is
   /// durable.
   void cut_power(Survivors survivors, uint64_t seed);
+  /// How many different contents a power cut could leave now; `limit` if there are more.
+  uint64_t survivor_sets(uint64_t limit) const;
   /// The process dies: each pending write lands whole or not, by `seed`; the volatile cache stays.
   void kill(uint64_t seed);
 

@@ -418,11 +418,7 @@ export class Client {
     }
   }
 
-  async #alter(
-    names: string[],
-    work: () => Promise<unknown>,
-    change: Change,
-  ): Promise<void> {
+  async #alter(names: string[], work: () => Promise<unknown>, change: Change): Promise<void> {
     for (const name of names) this.busy.add(name);
     const { what } = change;
     this.#pending.add(change);

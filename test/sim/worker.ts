@@ -1,5 +1,6 @@
 // A process that runs seeds and tells its parent: the data path aborts the process when it finds
 // itself wrong, so whoever wants to go on after a failure runs seeds in another one.
+import { BASES, explore, newTally, sequencesOf, type Tally } from "./exhaustive.js";
 import type { FaultRates } from "./faults.js";
 import { parseRanges } from "./ranges.js";
 import { type Goal, Reached } from "./reached.js";
@@ -20,17 +21,26 @@ export interface Job {
   skippedFaults?: string;
   /** Tell every line. */
   verbose?: boolean;
+  /** In place of seeds: every `stride`th sequence of operations from number `first` on. */
+  exhaustive?: { length: number; setsPerPoint: number };
 }
 
 export type News =
   | { type: "begin"; seed: number; text: string }
   | { type: "line"; text: string }
   | { type: "end"; seed: number; summary: Summary; reached: [Goal, number][] }
+  | { type: "explored"; tally: Tally }
   | { type: "failed"; seed: number; summary: Summary; error: string };
 
 if (process.send !== undefined) await work(JSON.parse(process.argv[2] ?? "{}") as Job);
 
 async function work(job: Job): Promise<void> {
+  if (job.exhaustive === undefined) await runSeeds(job);
+  else await exploreAll(job, job.exhaustive);
+  process.disconnect();
+}
+
+async function runSeeds(job: Job): Promise<void> {
   for (let at = 0; at < job.seeds; at++) {
     if (job.endMs !== undefined && Date.now() > job.endMs) break;
     if (!(await runSeed(job, job.first + at * job.stride))) {
@@ -38,7 +48,23 @@ async function work(job: Job): Promise<void> {
       break;
     }
   }
-  process.disconnect();
+}
+
+async function exploreAll(
+  { first, stride }: Job,
+  { length, setsPerPoint }: NonNullable<Job["exhaustive"]>,
+): Promise<void> {
+  let number = 0;
+  for (const base of Object.keys(BASES)) {
+    for (let operations = 1; operations <= length; operations++) {
+      for (const sequence of sequencesOf(base, operations)) {
+        if (number++ % stride !== first % stride) continue;
+        const tally = newTally();
+        await explore(base, sequence, setsPerPoint, tally);
+        send({ type: "explored", tally });
+      }
+    }
+  }
 }
 
 async function runSeed(job: Job, seed: number): Promise<boolean> {
