@@ -102,7 +102,13 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     const { pool, close } = await options.openPool({ ...config, pool: path }, log);
     undo.push(close);
     const places = { advertise: config.advertise, nbdSocket: config.nbdSocket };
-    const control = await startControlServer({ pool, socket: config.socket, places, log });
+    const control = await startControlServer({
+      pool,
+      socket: config.socket,
+      api: config.api,
+      places,
+      log,
+    });
     undo.push(() => control.close());
     if (config.metrics !== null) {
       const http = await startHttpServer({ pool, address: config.metrics, log });
@@ -160,11 +166,12 @@ function waitForSignal(): Promise<NodeJS.Signals> {
 }
 
 function describe(config: Config): Record<string, string | null> {
-  const { metrics, target } = config;
+  const { metrics, target, api } = config;
   return {
     socket: config.socket,
     nbdSocket: config.nbdSocket,
     metrics: metrics === null ? null : formatAddress(metrics),
-    target: target === null ? null : formatAddress(target),
+    target: target.length === 0 ? null : target.map(formatAddress).join(", "),
+    api: api === null ? null : formatAddress(api.address),
   };
 }

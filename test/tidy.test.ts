@@ -17,11 +17,11 @@ const MAY_IMPORT: [RegExp, RegExp][] = [
   [/^engine\/store\//, /^(engine\/base|native)\//],
   [/^engine\/core\//, /^(engine\/base|engine\/store|native)\//],
   [/^engine\/serve\//, /^(engine\/base|engine\/core|native)\//],
-  [/^engine\/cli\//, /^engine\/(base\/|serve\/client|daemon\.)/],
+  [/^engine\/cli\//, /^(engine\/(base\/|serve\/client|daemon\.)|nvmf\/)/],
   [/^engine\/(?=[^/]+$)/, /^(engine|nvmf|native)\//], // the composition root
   [/^native\//, /^engine\/base\//],
   [/^nvmf\//, /^(engine\/base|engine\/core|native)\//],
-  [/^csi\//, /^engine\/(base\/|serve\/client)/],
+  [/^csi\//, /^(engine\/(base\/|serve\/client)|nvmf\/)/],
   [/^bench\/fio-wrapper\//, NOTHING],
   [/^bench\//, /^(engine|native)\//],
   [/^test\//, ANYTHING],
@@ -52,7 +52,7 @@ const ONLY_IN: NamedFiles[] = [
   },
   {
     what: /\b(Date\.now|new Date\(\)|performance\.now|process\.hrtime|setTimeout|setInterval)\b/,
-    only: /^engine\/(base\/clock|daemon)\.ts$|^engine\/(serve|cli)\/|^(csi|bench|test)\//,
+    only: /^engine\/(base\/clock|daemon)\.ts$|^engine\/(serve|cli)\/|^(csi|nvmf|bench|test)\//,
     why: "the engine runs under a simulated clock",
   },
   {

@@ -565,6 +565,6 @@ export class Pool implements PoolService {
 }
 
 function describeSnapshot({ volume, name, record }: SnapshotEntry): SnapshotInfo {
-  const { uuid, sizeBytes, createdAt } = record;
-  return { volume, name, uuid, sizeBytes, createdAt };
+  const { uuid, sizeBytes, createdAt, volumeUuid } = record;
+  return { volume, volumeUuid, name, uuid, sizeBytes, createdAt };
 }
