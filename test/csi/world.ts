@@ -35,11 +35,16 @@ export async function startCsiWorld(name: string, settings: object = {}): Promis
     ...["--api", `127.0.0.1:${port}`, "--api-certificate", daemon.certificate],
     ...["--api-key", daemon.key, "--api-authority", daemon.authority],
   ];
-  const [node, vm] = await timed("daemon serves, VM is up", () =>
-    Promise.all([
-      startNode({ poolSize: "16GiB", sparse: true, advertise: hostAddress, daemonFlags }),
-      bootVm({ name }),
-    ]),
+  const poolSize = "16GiB";
+  const node = await timed("daemon serves", () =>
+    startNode({ poolSize, sparse: true, advertise: hostAddress, daemonFlags }),
+  );
+  // A daemon that is left behind would keep this process from ending.
+  const vm = await timed("VM is up", () =>
+    bootVm({ name }).catch(async (error: unknown) => {
+      await node.remove();
+      throw error;
+    }),
   );
   const configName = "csi.json";
   const config = {
