@@ -45,13 +45,13 @@ test.before(async () => {
   await timed("the driver serves", () =>
     world.vm.must(
       `modprobe xfs; setsid ${driver} >$SHARE/driver.log 2>&1 &
-      for attempt in $(seq 600); do
+      for attempt in $(seq 240); do
         [ -S /run/csi/csi.sock ] && exit
-        sleep 0.1
+        sleep 1
       done
       cat $SHARE/driver.log
       exit 1`,
-      { timeoutMs: 90_000 },
+      { timeoutMs: 300_000 },
     ),
   );
 });

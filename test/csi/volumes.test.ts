@@ -22,7 +22,7 @@ for (const scenario of ["ext4", "xfs", "btrfs", "block", "move"]) {
     const module = scenario === "btrfs" || scenario === "xfs" ? `modprobe ${scenario} && ` : "";
     const said = await timed(scenario, () =>
       world.vm.must(`${module}${program} $SHARE/${world.configName} ${scenario} 2>&1`, {
-        timeoutMs: 180_000,
+        timeoutMs: 300_000,
       }),
     );
     console.log(said.trim());
