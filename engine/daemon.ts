@@ -3,6 +3,7 @@
 //
 // Order at start: pool (its lock keeps a second daemon out before anything is touched), control
 // socket, HTTP, systemd. A failure half-way undoes what was done.
+import { native } from "../native/native.js";
 import { formatAddress } from "./base/address.js";
 import type { Config, Environment } from "./base/config.js";
 import { PandoError } from "./base/errors.js";
@@ -30,6 +31,8 @@ export interface CreatedPool {
  */
 export interface Engine {
   openPool: OpenPool;
+  /** The checksum of everything that is written here. */
+  crc32c(data: Uint8Array, seed?: number): number;
   createPool(path: string, options: CreatePoolOptions): Promise<CreatedPool>;
   /** A pool that no daemon serves, as it would be after recovery. Nothing is written. */
   checkPool(options: { path: string; metaPath: string | null }): Promise<CheckReport>;
@@ -59,6 +62,7 @@ export const engine: Engine = {
       throw error;
     }
   },
+  crc32c: (data, seed) => native.crc32c(data, seed),
   async createPool(path, options) {
     const { uuid, blockSizeBytes, dataBlocks } = await createPool(path, options);
     return { path, uuid, sizeBytes: dataBlocks * blockSizeBytes, blockSizeBytes };
@@ -102,7 +106,13 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     const { pool, close } = await options.openPool({ ...config, pool: path }, log);
     undo.push(close);
     const places = { advertise: config.advertise, nbdSocket: config.nbdSocket };
-    const control = await startControlServer({ pool, socket: config.socket, places, log });
+    const control = await startControlServer({
+      pool,
+      socket: config.socket,
+      api: config.api,
+      places,
+      log,
+    });
     undo.push(() => control.close());
     if (config.metrics !== null) {
       const http = await startHttpServer({ pool, address: config.metrics, log });
@@ -160,11 +170,12 @@ function waitForSignal(): Promise<NodeJS.Signals> {
 }
 
 function describe(config: Config): Record<string, string | null> {
-  const { metrics, target } = config;
+  const { metrics, target, api } = config;
   return {
     socket: config.socket,
     nbdSocket: config.nbdSocket,
     metrics: metrics === null ? null : formatAddress(metrics),
-    target: target === null ? null : formatAddress(target),
+    target: target.length === 0 ? null : target.map(formatAddress).join(", "),
+    api: api === null ? null : formatAddress(api.address),
   };
 }

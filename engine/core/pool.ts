@@ -10,8 +10,9 @@ import type { Clock } from "../base/clock.js";
 import { MAX_VOLUME_BYTES, SECTOR_BYTES } from "../base/constants.js";
 import { isPandoError, PandoError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
-import { requireName, type SnapshotRef } from "../base/name.js";
+import { isPartialName, requireName, type SnapshotRef } from "../base/name.js";
 import {
+  contentsOf,
   createVolume,
   deleteSnapshot,
   deleteVolume,
@@ -31,11 +32,16 @@ import type { Store } from "../store/store.js";
 import type { Superblock } from "../store/superblock.js";
 import { uuidToBytes } from "../store/uuid.js";
 import type {
+  ChangedRange,
   CheckReport,
   ConnectionInfo,
+  DiffRequest,
   Origin,
   PoolInfo,
   PoolService,
+  ReceiveInfo,
+  ReceiveRequest,
+  ServedSnapshotInfo,
   SnapshotInfo,
   VolumeInfo,
 } from "./api.js";
@@ -48,10 +54,13 @@ import {
 import { type CheckStore, checkHere } from "./check.js";
 import { Checkpointer } from "./checkpointer.js";
 import { DataPath } from "./data-path.js";
-import { VolumeExports } from "./exports.js";
+import { diffSnapshots } from "./diff.js";
+import { hostsOf, VolumeExports } from "./exports.js";
 import { type HostNews, Hosts } from "./hosts.js";
+import { type LimitsChange, limitsOf, nativeLimits, requireLimits, withLimits } from "./limits.js";
 import { Mutex } from "./mutex.js";
 import { OpenVolumes } from "./open-volumes.js";
+import { Receives } from "./receives.js";
 import { Reclaimer } from "./reclaimer.js";
 import type { Recovered } from "./recovery.js";
 import { rollBack } from "./rollback.js";
@@ -93,6 +102,7 @@ export class Pool implements PoolService {
   readonly #reclaimer: Reclaimer;
   readonly #volumes: OpenVolumes;
   readonly #branching: BranchingParts;
+  readonly #receives: Receives;
   readonly #exports: VolumeExports;
   readonly #hosts: Hosts;
   readonly #catalogue = new Mutex();
@@ -150,6 +160,7 @@ export class Pool implements PoolService {
       now: () => parts.clock.now(),
       newUuid: parts.newUuid,
     };
+    this.#receives = new Receives(this.#branching);
     this.#exports = new VolumeExports({
       addon: parts.addon,
       pool: () => this.#path.handle,
@@ -241,12 +252,15 @@ export class Pool implements PoolService {
 
   async listVolumes(): Promise<VolumeInfo[]> {
     this.#assertOpen();
-    return this.#describe(listVolumes(this.#store));
+    const whole = listVolumes(this.#store).filter(({ record }) => record.receiving === undefined);
+    return this.#describe(whole);
   }
 
   async listOpenVolumes(): Promise<VolumeInfo[]> {
     this.#assertOpen();
-    const served = this.#volumes.all().filter(({ sessions }) => sessions.length > 0);
+    const served = this.#volumes.all().filter(({ name, sessions, readOnly }) => {
+      return sessions.length > 0 && !readOnly && !isPartialName(name);
+    });
     const entries = served.map(({ name }) => ({ name, record: getVolume(this.#store, name) }));
     return this.#describe(entries);
   }
@@ -288,6 +302,21 @@ export class Pool implements PoolService {
     return this.getVolume(name);
   }
 
+  async setLimits(name: string, change: LimitsChange): Promise<VolumeInfo> {
+    requireLimits(change, name);
+    await this.#change(async () => {
+      const limits = await this.#store.transact((txn) => {
+        const record = getVolume(txn, name);
+        const changed = { ...limitsOf(record), ...change };
+        updateVolume(txn, name, withLimits(record, changed));
+        return changed;
+      });
+      const open = this.#volumes.find(name);
+      if (open !== undefined) await this.#path.limitVolume(open.id, nativeLimits(limits));
+    });
+    return this.getVolume(name);
+  }
+
   async cloneVolume(source: Origin, name: string): Promise<VolumeInfo> {
     requireName(name, "volume");
     await this.#change(async () => {
@@ -323,6 +352,18 @@ export class Pool implements PoolService {
     return this.getVolume(volume);
   }
 
+  async getSnapshot(volume: string, snapshot: string): Promise<ServedSnapshotInfo> {
+    this.#assertOpen();
+    const record = getSnapshot(this.#store, volume, snapshot);
+    const name = `${volume}@${snapshot}`;
+    return {
+      ...describeSnapshot({ volume, name: snapshot, record }),
+      contents: contentsOf(record),
+      allowedHosts: hostsOf(this.#store, name),
+      sessions: this.#volumes.sessions(name),
+    };
+  }
+
   async listSnapshots(volume?: string): Promise<SnapshotInfo[]> {
     this.#assertOpen();
     return listSnapshots(this.#store, volume).map(describeSnapshot);
@@ -330,6 +371,7 @@ export class Pool implements PoolService {
 
   async deleteSnapshot(volume: string, snapshot: string): Promise<void> {
     await this.#change(async () => {
+      this.#volumes.requireClosed(`${volume}@${snapshot}`);
       const record = await this.#store.transact((txn) => {
         const deleted = deleteSnapshot(txn, volume, snapshot);
         abandonLayer(txn, deleted.layer, this.#parts.clock.now());
@@ -338,6 +380,43 @@ export class Pool implements PoolService {
       this.#reclaimer.deleted(record.layer);
     });
     this.#tidy();
+  }
+
+  diff(request: DiffRequest): AsyncIterable<ChangedRange[]> {
+    this.#assertOpen();
+    const { blockSizeBytes } = this.#superblock;
+    const checkpoint = () => this.#checkpointer.run();
+    return diffSnapshots({ store: this.#store, blockSizeBytes, checkpoint }, request);
+  }
+
+  async beginReceive(request: ReceiveRequest): Promise<ReceiveInfo> {
+    this.#requireSize(request.sizeBytes, request.name);
+    return this.#change(() => this.#receives.begin(request));
+  }
+
+  advanceReceive(name: string, offsetBytes: number): Promise<void> {
+    return this.#change(() => this.#receives.advance(name, offsetBytes));
+  }
+
+  async finishReceive(name: string): Promise<VolumeInfo> {
+    await this.#change(async () => {
+      const deleted = await this.#receives.finish(name);
+      if (deleted !== null) this.#reclaimer.deleted(deleted);
+    });
+    this.#tidy();
+    return this.getVolume(name);
+  }
+
+  async abortReceive(name: string): Promise<void> {
+    await this.#change(async () => {
+      this.#reclaimer.deleted(await this.#receives.abort(name));
+    });
+    this.#tidy();
+  }
+
+  async listReceives(): Promise<ReceiveInfo[]> {
+    this.#assertOpen();
+    return this.#receives.list();
   }
 
   async allowHost(volume: string, hostNqn: string): Promise<VolumeInfo> {
@@ -544,6 +623,7 @@ export class Pool implements PoolService {
         createdAt: record.createdAt,
         allowedHosts: record.allowedHosts,
         sessions: this.#volumes.sessions(name),
+        limits: limitsOf(record),
       };
     });
   }
@@ -565,6 +645,6 @@ export class Pool implements PoolService {
 }
 
 function describeSnapshot({ volume, name, record }: SnapshotEntry): SnapshotInfo {
-  const { uuid, sizeBytes, createdAt } = record;
-  return { volume, name, uuid, sizeBytes, createdAt };
+  const { uuid, sizeBytes, createdAt, volumeUuid } = record;
+  return { volume, volumeUuid, name, uuid, sizeBytes, createdAt };
 }

@@ -1,7 +1,12 @@
 // The control interface as TypeScript sees it: the methods of pando.proto with their messages, and
 // the service definition that both ends load from the file itself. What is typed here by hand is
 // compared with the file in test/unit/protocol.test.ts.
-import type { MethodDefinition, ServiceDefinition } from "@grpc/grpc-js";
+import {
+  logVerbosity,
+  type MethodDefinition,
+  type ServiceDefinition,
+  setLogVerbosity,
+} from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import { assert } from "../base/assert.js";
 import { packagePath } from "../base/package-path.js";
@@ -48,6 +53,13 @@ export interface VolumeMessage {
   nqn: string;
   addresses: { traddr: string; trsvcid: string }[];
   nbdUri: string;
+  limits: { iops: number; bytesPerSecond: number } | null;
+}
+
+/** Null where it stands in a request: stays as it is. */
+export interface LimitChangeMessage {
+  none: boolean;
+  value: number;
 }
 
 export interface ConnectionMessage {
@@ -61,10 +73,31 @@ export interface ConnectionMessage {
 
 export interface SnapshotMessage {
   volume: string;
+  volumeUuid: string;
   name: string;
   uuid: string;
   sizeBytes: number;
   createdAt: string;
+}
+
+export interface ServedSnapshotMessage {
+  snapshot: SnapshotMessage | null;
+  allowedHosts: string[];
+  sessions: VolumeMessage["sessions"];
+  nqn: string;
+  addresses: VolumeMessage["addresses"];
+  nbdUri: string;
+  contents: string;
+}
+
+export interface ReceiveMessage {
+  name: string;
+  snapshot: string;
+  contents: string;
+  base: string;
+  sizeBytes: number;
+  offsetBytes: number;
+  nbdUri: string;
 }
 
 type Empty = Record<string, never>;
@@ -81,13 +114,29 @@ export interface UnaryMethods {
   DeleteVolume: { request: ByName; response: Empty };
   ResizeVolume: { request: { name: string; sizeBytes: number }; response: VolumeMessage };
   CloneVolume: { request: { source: OriginMessage | null; name: string }; response: VolumeMessage };
+  SetVolumeLimits: {
+    request: {
+      name: string;
+      iops: LimitChangeMessage | null;
+      bytesPerSecond: LimitChangeMessage | null;
+    };
+    response: VolumeMessage;
+  };
   RollbackVolume: { request: BySnapshot; response: VolumeMessage };
   CreateSnapshot: { request: BySnapshot; response: SnapshotMessage };
+  GetSnapshot: { request: BySnapshot; response: ServedSnapshotMessage };
   CreateSnapshots: {
     request: { snapshots: BySnapshot[] };
     response: { snapshots: SnapshotMessage[] };
   };
   DeleteSnapshot: { request: BySnapshot; response: Empty };
+  BeginReceive: {
+    request: Omit<ReceiveMessage, "offsetBytes" | "nbdUri"> & { resume: boolean };
+    response: ReceiveMessage;
+  };
+  AdvanceReceive: { request: { name: string; offsetBytes: number }; response: Empty };
+  FinishReceive: { request: ByName; response: VolumeMessage };
+  AbortReceive: { request: ByName; response: Empty };
   AllowHost: { request: ByHost; response: VolumeMessage };
   DenyHost: { request: ByHost; response: VolumeMessage };
   DisconnectHost: { request: ByHost; response: { controllers: number } };
@@ -96,6 +145,11 @@ export interface UnaryMethods {
 /** Answered with a stream: a pool can have a million volumes. */
 export interface StreamMethods {
   ListVolumes: { request: Empty; response: VolumeMessage };
+  ListReceives: { request: Empty; response: ReceiveMessage };
+  DiffSnapshots: {
+    request: { base: BySnapshot | null; target: BySnapshot | null; startBytes: number };
+    response: { ranges: { offsetBytes: number; lengthBytes: number; zero: boolean }[] };
+  };
   ListSnapshots: { request: { volume: string }; response: SnapshotMessage };
   ListConnections: { request: { volume: string }; response: ConnectionMessage };
 }
@@ -106,6 +160,8 @@ export type StreamName = keyof StreamMethods;
 const SERVICE = "pando.v1.Pando";
 
 function load(): ServiceDefinition {
+  // What it would print is in the errors that it gives.
+  setLogVerbosity(logVerbosity.NONE);
   // Numbers: no size here comes near 2^53. `defaults`: an absent field is there with its default, a
   // message as null.
   const loaded = loadSync(packagePath("engine/serve/proto/pando/v1/pando.proto"), {

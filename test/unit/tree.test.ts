@@ -17,11 +17,13 @@ function volume(name: string, at: number, parent = ""): VolumeInfo {
     createdAt: time(at),
     allowedHosts: [],
     sessions: [],
+    limits: { iops: null, bytesPerSecond: null },
   };
 }
 
 function snapshot(of: string, name: string, at: number): SnapshotInfo {
-  return { volume: of, name, uuid: name, sizeBytes: 4096, createdAt: time(at) };
+  const createdAt = time(at);
+  return { volume: of, volumeUuid: of, name, uuid: name, sizeBytes: 4096, createdAt };
 }
 
 const time = (second: number) => new Date(second * 1000).toISOString();
