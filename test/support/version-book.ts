@@ -36,7 +36,10 @@ export class VersionBook {
   /** What was read must be possible; from now on nothing else is. */
   settle(sector: number, data: Buffer, what: string): void {
     for (let at = 0; at * SECTOR_BYTES < data.length; at++) {
-      const found = versionOf(sector + at, data.subarray(at * SECTOR_BYTES).subarray(0, SECTOR_BYTES));
+      const found = versionOf(
+        sector + at,
+        data.subarray(at * SECTOR_BYTES).subarray(0, SECTOR_BYTES),
+      );
       const { low, high } = this.#sectors.get(sector + at) ?? HOLE;
       const possible = found !== null && found >= low && found <= high;
       assert(possible, `${what}, sector ${sector + at}: ${found}, not ${low} to ${high}`);

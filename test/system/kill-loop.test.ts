@@ -66,7 +66,8 @@ function isCut(error: unknown): boolean {
   return code === "ECONNREFUSED" || code === "ENOENT" || code === "EPIPE" || code === "ECONNRESET";
 }
 
-const openVolume = (name: string): Promise<NbdClient> => NbdClient.open({ socket: nbdSocket, name });
+const openVolume = (name: string): Promise<NbdClient> =>
+  NbdClient.open({ socket: nbdSocket, name });
 
 function bookOf(name: string): VersionBook {
   const book = books.get(name);
