@@ -147,9 +147,21 @@ function describePool(info: PoolInfo): string {
     ["free", formatSize(info.freeBytes)],
     ["volumes", String(info.volumes)],
     ["snapshots", String(info.snapshots)],
-    ["layers", `${info.layers}, ${info.reclaiming} of them being reclaimed`],
+    ["layers", `${info.layers}, ${info.reclaiming} of them deleted`],
+    ["reclaim", describeReclaim(info)],
     ["journal", `${formatSize(journal.usedBytes)} of ${formatSize(journal.sizeBytes)}`],
   ]);
+}
+
+function describeReclaim({ reclaim }: PoolInfo): string {
+  const { layersWaiting, spansWaiting, freedBytes } = reclaim;
+  const done = reclaim.spansReclaimed + reclaim.spansFolded;
+  return [
+    layersWaiting === 0
+      ? "nothing waits"
+      : `${layersWaiting} layers wait, ${spansWaiting} spans of theirs`,
+    `${done} spans done and ${formatSize(freedBytes)} back since the start`,
+  ].join("; ");
 }
 
 function describeReport(report: CheckReport): string {

@@ -52,10 +52,25 @@ export interface PoolInfo {
   layers: number;
   /** Deleted layers whose space is not back yet. */
   reclaiming: number;
+  /** How far their space has come back. */
+  reclaim: ReclaimInfo;
   /** Null, or the sentence that says why the pool takes no more writes. */
   failure: string | null;
   journal: { sizeBytes: number; usedBytes: number };
   counters: Record<string, number>;
+}
+
+export interface ReclaimInfo {
+  /** Those that can go: the others are parents of several children. */
+  layersWaiting: number;
+  /** Index blocks of those. */
+  spansWaiting: number;
+  // Since the pool was opened.
+  layersReclaimed: number;
+  layersFolded: number;
+  spansReclaimed: number;
+  spansFolded: number;
+  freedBytes: number;
 }
 
 export interface CheckReport {

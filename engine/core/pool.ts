@@ -25,7 +25,7 @@ import {
 } from "../store/catalogue.js";
 import type { VolumeRecord } from "../store/codec-records.js";
 import { FreeMap } from "../store/free-map.js";
-import { abandonLayer, createLayer, getLayer, listReclaim, mappedBlocks } from "../store/layers.js";
+import { abandonLayer, createLayer, findLayer, getLayer, mappedBlocks } from "../store/layers.js";
 import { Lineage, lookupNearest } from "../store/lineage.js";
 import type { Store } from "../store/store.js";
 import type { Superblock } from "../store/superblock.js";
@@ -50,6 +50,7 @@ import { DataPath } from "./data-path.js";
 import { VolumeExports } from "./exports.js";
 import { Mutex } from "./mutex.js";
 import { OpenVolumes } from "./open-volumes.js";
+import { Pace } from "./pace.js";
 import { Reclaimer } from "./reclaimer.js";
 import type { Recovered } from "./recovery.js";
 import { Space } from "./space.js";
@@ -133,20 +134,26 @@ export class Pool implements PoolService {
     const { allocatedBlocks } = getSpaceRecord(this.#store);
     const { dataBlocks } = superblock;
     this.#map = new FreeMap(this.#store, { dataBlocks, allocatedBlocks });
-    this.#checkpointer = new Checkpointer(this.#store, this.#path, this.#map);
+    const indexWrites = new Mutex();
+    this.#checkpointer = new Checkpointer(this.#store, this.#path, this.#map, indexWrites);
     this.#space = new Space(this.#path, this.#map, {
       dataBlocks,
       makeFree: () => this.#makeFree(),
       log: parts.log,
     });
-    this.#reclaimer = new Reclaimer(
-      this.#store,
-      this.#checkpointer,
-      this.#map,
-      this.#space,
-      parts.log,
-    );
-    this.#volumes = new OpenVolumes(this.#store, this.#path);
+    const volumes = new OpenVolumes(this.#store, this.#path);
+    this.#volumes = volumes;
+    this.#reclaimer = new Reclaimer({
+      store: this.#store,
+      path: this.#path,
+      map: this.#map,
+      indexWrites,
+      checkpointer: this.#checkpointer,
+      pace: new Pace(parts.clock, this.#path),
+      log: parts.log,
+      inUse: (layer) => volumes.isLive(layer),
+      gotIndexBlocks: (layer) => volumes.gotIndexBlocks(layer),
+    });
     this.#branching = {
       store: this.#store,
       path: this.#path,
@@ -179,8 +186,8 @@ export class Pool implements PoolService {
     const block = this.#superblock.blockSizeBytes;
     const { used, lent, released } = this.#map.counts();
     const written = lent - (stats.lentBlocks ?? 0);
+    const { blocksFreed, ...progress } = this.#reclaimer.progress();
     const usedBlocks = used + released + written;
-    const reclaiming = listReclaim(this.#store);
     return {
       uuid: this.#superblock.uuid,
       path: this.#parts.path,
@@ -191,7 +198,8 @@ export class Pool implements PoolService {
       volumes: this.#store.count("volumes"),
       snapshots: this.#store.count("snapshots"),
       layers: this.#store.count("layers"),
-      reclaiming: reclaiming.length,
+      reclaiming: this.#store.count("reclaim"),
+      reclaim: { ...progress, freedBytes: blocksFreed * block },
       failure: this.#failure,
       journal: {
         sizeBytes: this.#superblock.journalBlocks * SECTOR_BYTES,
@@ -395,6 +403,7 @@ export class Pool implements PoolService {
     if (this.#closed) return;
     this.#closed = true;
     this.#stopTimer();
+    this.#reclaimer.stop();
     await this.#catalogue.run(async () => undefined);
     await this.#volumes.closeAll();
     if (this.#failure === null) {
@@ -445,8 +454,9 @@ export class Pool implements PoolService {
 
   /** Where there is no index service: a simulation, in one thread. */
   #answerIndex(token: number, layer: number, span: number): void {
-    const found = lookupNearest(this.#store, new Lineage(), layer, span);
-    this.#path.answerIndex(token, found?.owner ?? 0, found?.block.raw ?? null, false);
+    const gone = findLayer(this.#store, layer) === undefined;
+    const found = gone ? null : lookupNearest(this.#store, new Lineage(), layer, span);
+    this.#path.answerIndex(token, found?.owner ?? 0, found?.block.raw ?? null, gone);
   }
 
   // Background work.
@@ -479,7 +489,9 @@ export class Pool implements PoolService {
     const waiting = this.#reclaimer.waiting().total > 0;
     if ((stats.pendingFreeBlocks ?? 0) === 0 && !waiting) return false;
     await this.#checkpointer.run();
-    if (waiting) await this.#reclaimer.run();
+    if (waiting) await this.#reclaimer.runNow();
+    // Whatever came free is told before this answer.
+    await this.#path.stats();
     return true;
   }
 

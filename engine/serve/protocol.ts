@@ -5,6 +5,7 @@ import type { MethodDefinition, ServiceDefinition } from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import { assert } from "../base/assert.js";
 import { packagePath } from "../base/package-path.js";
+import type { ReclaimInfo } from "../core/api.js";
 
 export interface PoolMessage {
   uuid: string;
@@ -20,6 +21,7 @@ export interface PoolMessage {
   failure: string;
   journal: { sizeBytes: number; usedBytes: number } | null;
   counters: Record<string, number>;
+  reclaim: ReclaimInfo | null;
 }
 
 export interface CheckReportMessage {

@@ -25,6 +25,16 @@ export interface Places {
   nbdSocket: string | null;
 }
 
+const NOTHING_RECLAIMED: PoolInfo["reclaim"] = {
+  layersWaiting: 0,
+  spansWaiting: 0,
+  layersReclaimed: 0,
+  layersFolded: 0,
+  spansReclaimed: 0,
+  spansFolded: 0,
+  freedBytes: 0,
+};
+
 export function viewVolume(volume: VolumeInfo, places: Places): VolumeView {
   const { advertise, nbdSocket } = places;
   return {
@@ -81,6 +91,7 @@ export function fromPoolMessage(message: PoolMessage): PoolInfo {
     ...message,
     failure: message.failure || null,
     journal: message.journal ?? { sizeBytes: 0, usedBytes: 0 },
+    reclaim: message.reclaim ?? NOTHING_RECLAIMED,
   };
 }
 

@@ -120,6 +120,7 @@ void Pool::checkpoint_take(size_t limit, std::function<void(int, std::vector<Dir
     const auto& [layer, span] = checkpoint_keys_[checkpoint_next_++];
     IndexEntry* entry = index_.find_dirty(layer, span);
     PANDO_ASSERT(entry != nullptr);  // only the end of a checkpoint cleans
+    PANDO_ASSERT(!holds_.held(layer, span));
     ordinal = std::max(ordinal, entry->last_ordinal);
     copies.push_back(index_.take(entry));
   }
@@ -143,6 +144,46 @@ void Pool::checkpoint_end(bool success) {
   releases_.checkpointed(checkpoint_ordinal_);
   publish_released();
   wake_room_waiters();
+}
+
+void Pool::fold_hold(uint64_t layer, const std::vector<uint32_t>& spans,
+                     std::function<void(int, std::vector<DirtyCopy>)> done) {
+  std::vector<DirtyCopy> copies;
+  uint64_t ordinal = 0;
+  for (uint32_t span : spans) {
+    holds_.hold(layer, span);
+    const IndexEntry* entry = index_.find_dirty(layer, span);
+    if (entry == nullptr) continue;
+    ordinal = std::max(ordinal, entry->last_ordinal);
+    copies.push_back(IndexCache::copy_of(*entry));
+  }
+  if (ordinal <= journal_.durable_ordinal()) {
+    done(0, std::move(copies));
+    return;
+  }
+  // A fold goes by the same rule: no index block in LMDB before its records are durable.
+  committer_.commit(ordinal, [copies = std::move(copies), done = std::move(done)](
+                                 int error) mutable { done(error, std::move(copies)); });
+}
+
+void Pool::fold_apply(uint64_t parent, uint64_t child, const std::vector<uint32_t>& spans,
+                      const std::vector<SlotMask>& adopted) {
+  PANDO_ASSERT(spans.size() == adopted.size());
+  for (size_t i = 0; i < spans.size(); ++i) {
+    PANDO_ASSERT(holds_.held(child, spans[i]));
+    index_.adopt(parent, child, spans[i], adopted[i]);
+  }
+}
+
+void Pool::fold_let_go(uint64_t layer, const std::vector<uint32_t>& spans) {
+  for (uint32_t span : spans) {
+    for (const SpanHolds::Retry& retry : holds_.release(layer, span)) retry();
+  }
+}
+
+void Pool::release_blocks(const std::vector<BlockRun>& runs) {
+  for (const BlockRun& run : runs) releases_.add_durable(run);
+  publish_released();
 }
 
 void Pool::publish_released() {

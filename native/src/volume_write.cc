@@ -60,6 +60,11 @@ void Volume::run_write(Piece* piece) {
     abandon(piece, IoStatus::kIoError);
     return;
   }
+  if (pool_.holds_.held(layer_->id(), piece->span)) {
+    ++pool_.counters_.fold_waits;
+    pool_.holds_.wait(layer_->id(), piece->span, [this, piece] { run_write(piece); });
+    return;
+  }
   const IndexBlock* index = pool_.index_.resolve(layer_, piece->span, [this, piece](bool failed) {
     failed ? abandon(piece, IoStatus::kIoError) : run_write(piece);
   });
@@ -225,6 +230,13 @@ void Volume::data_written(Piece* piece) {
 }
 
 void Volume::apply(Piece* piece) {
+  // A fold may have read the index block while the data was written: it is not to change until the
+  // fold is durable, and which slots are the layer's own is decided by it.
+  if (pool_.holds_.held(layer_->id(), piece->span)) {
+    ++pool_.counters_.fold_waits;
+    pool_.holds_.wait(layer_->id(), piece->span, [this, piece] { apply(piece); });
+    return;
+  }
   // The index block may have left memory while the data was written; the blocks and the journal's
   // room are kept meanwhile.
   const auto wake = [this, piece](bool failed) {

@@ -52,6 +52,9 @@ export interface Choice {
  */
 export type CheckpointPhase = "none" | "begin" | "batches" | "last";
 
+/** What a fold is doing with a batch of spans: getting them, or putting them in the store. */
+export type FoldPhase = "none" | "hold" | "transaction";
+
 /** Picks the next thing to happen; null: nothing that is there may happen yet. */
 export type Scheduler = (choices: Choice[]) => Choice | null;
 
@@ -70,6 +73,7 @@ export class World {
   #uuids = 0;
   #ticks: (() => void)[] = [];
   checkpointPhase: CheckpointPhase = "none";
+  foldPhase: FoldPhase = "none";
   /** What recovery said at the last opening. */
   recovered: Recovered | null = null;
   /** Steps taken since the world began, by kind. */
@@ -333,6 +337,7 @@ export class World {
     this.#indexSteps = [];
     this.#ticks = [];
     this.checkpointPhase = "none";
+    this.foldPhase = "none";
   }
 
   readonly #schedule = (step: StoreStep): Promise<void> =>
@@ -363,6 +368,16 @@ export class World {
     checkpointEnd: (pool, success) => {
       this.checkpointPhase = "none";
       return native.checkpointEnd(pool, success);
+    },
+    foldHold: async (pool, layer, spans) => {
+      this.foldPhase = "hold";
+      const held = await native.foldHold(pool, layer, spans);
+      this.foldPhase = "transaction";
+      return held;
+    },
+    foldLetGo: (pool, layer, spans) => {
+      this.foldPhase = "none";
+      return native.foldLetGo(pool, layer, spans);
     },
     poolClose: (pool) => {
       native.poolClose(pool);

@@ -33,6 +33,15 @@ const POOL = {
   failure: "why",
   journal: { sizeBytes: 7, usedBytes: 8 },
   counters: { reads: 2 ** 52, ratio: 0.5 },
+  reclaim: {
+    layersWaiting: 1,
+    spansWaiting: 2,
+    layersReclaimed: 3,
+    layersFolded: 4,
+    spansReclaimed: 5,
+    spansFolded: 6,
+    freedBytes: 7,
+  },
 };
 const SNAPSHOT = { volume: "db", name: "s", uuid: "u", sizeBytes: 4096, createdAt: "t" };
 const REPORT = { clean: true, problems: ["p"], layers: 1, indexBlocks: 2, ownedBlocks: 3 };
