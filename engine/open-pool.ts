@@ -25,6 +25,8 @@ import { type UnflushedMemory, unflushedMemory } from "./unflushed-memory.js";
 
 /** A checkpoint is called for when this part of the index cache is dirty. */
 const DIRTY_SHARE = 1 / 4;
+/** Some milliseconds for each transaction of a fold. */
+const FOLD_BATCH = 32;
 
 export interface OpenPoolOptions {
   path: string;
@@ -77,6 +79,7 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     path,
     indexCacheBytes,
     dirtyLimit: Math.floor((indexCacheBytes * DIRTY_SHARE) / INDEX_BLOCK_BYTES),
+    foldBatch: FOLD_BATCH,
   });
   try {
     const index = await startIndexService({

@@ -86,6 +86,8 @@ export interface PoolParts {
   indexCacheBytes: number;
   /** Dirty index blocks that call for a checkpoint. */
   dirtyLimit: number;
+  /** Index blocks that a fold changes in one transaction; hosts' writes to them wait for it. */
+  foldBatch: number;
 }
 
 export class Pool implements PoolService {
@@ -150,6 +152,7 @@ export class Pool implements PoolService {
       indexWrites,
       checkpointer: this.#checkpointer,
       pace: new Pace(parts.clock, this.#path),
+      foldBatch: parts.foldBatch,
       log: parts.log,
       inUse: (layer) => volumes.isLive(layer),
       gotIndexBlocks: (layer) => volumes.gotIndexBlocks(layer),

@@ -26,14 +26,14 @@ import type { Pace } from "./pace.js";
 
 /** Index blocks in one transaction. */
 const RECLAIM_BATCH = 128;
-/** Held from the hosts' writes while the transaction lasts, so fewer. */
-const FOLD_BATCH = 32;
 /** Of a layer that was deleted before this process began: recovery has left it no records. */
 const BEFORE_RECOVERY = -1;
 
 export interface ReclaimerParts extends FoldParts {
   checkpointer: Checkpointer;
   pace: Pace;
+  /** Index blocks that a fold changes in one transaction; hosts' writes to them wait for it. */
+  foldBatch: number;
   log: Log;
   /** The data path serves the layer itself (not a child of it). */
   inUse: (layer: number) => boolean;
@@ -195,7 +195,7 @@ export class Reclaimer {
     // A volume that nobody has opened yet would be opened as one that the store knows nothing of.
     this.#parts.gotIndexBlocks(child);
     for (;;) {
-      const done = await foldBatch(this.#parts, layer, child, FOLD_BATCH);
+      const done = await foldBatch(this.#parts, layer, child, this.#parts.foldBatch);
       if (done === null) break;
       this.#did(job, done.spans, done.freedBlocks);
       this.#progress.spansFolded += done.spans;

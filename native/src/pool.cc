@@ -112,7 +112,7 @@ void Pool::checkpoint_begin(std::function<void(CheckpointStart)> done) {
   });
 }
 
-void Pool::checkpoint_take(size_t limit, std::function<void(int, std::vector<DirtyCopy>)> done) {
+void Pool::checkpoint_take(size_t limit, TakeCopies done) {
   PANDO_ASSERT(checkpoint_running_);
   std::vector<DirtyCopy> copies;
   uint64_t ordinal = 0;
@@ -124,6 +124,10 @@ void Pool::checkpoint_take(size_t limit, std::function<void(int, std::vector<Dir
     ordinal = std::max(ordinal, entry->last_ordinal);
     copies.push_back(index_.take(entry));
   }
+  hand_over(std::move(copies), ordinal, std::move(done));
+}
+
+void Pool::hand_over(std::vector<DirtyCopy> copies, uint64_t ordinal, TakeCopies done) {
   if (ordinal <= journal_.durable_ordinal()) {
     done(0, std::move(copies));
     return;
@@ -146,8 +150,7 @@ void Pool::checkpoint_end(bool success) {
   wake_room_waiters();
 }
 
-void Pool::fold_hold(uint64_t layer, const std::vector<uint32_t>& spans,
-                     std::function<void(int, std::vector<DirtyCopy>)> done) {
+void Pool::fold_hold(uint64_t layer, const std::vector<uint32_t>& spans, TakeCopies done) {
   std::vector<DirtyCopy> copies;
   uint64_t ordinal = 0;
   for (uint32_t span : spans) {
@@ -157,13 +160,7 @@ void Pool::fold_hold(uint64_t layer, const std::vector<uint32_t>& spans,
     ordinal = std::max(ordinal, entry->last_ordinal);
     copies.push_back(IndexCache::copy_of(*entry));
   }
-  if (ordinal <= journal_.durable_ordinal()) {
-    done(0, std::move(copies));
-    return;
-  }
-  // A fold goes by the same rule: no index block in LMDB before its records are durable.
-  committer_.commit(ordinal, [copies = std::move(copies), done = std::move(done)](
-                                 int error) mutable { done(error, std::move(copies)); });
+  hand_over(std::move(copies), ordinal, std::move(done));
 }
 
 void Pool::fold_apply(uint64_t parent, uint64_t child, const std::vector<uint32_t>& spans,

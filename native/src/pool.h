@@ -113,6 +113,8 @@ class Pool {
   void thaw(uint64_t id, uint64_t new_layer);
   void resize_volume(uint64_t id, uint64_t size_bytes);
 
+  using TakeCopies = std::function<void(int error, std::vector<DirtyCopy> copies)>;
+
   struct CheckpointStart {
     int error;
     uint64_t tail;
@@ -123,7 +125,7 @@ class Pool {
   void checkpoint_begin(std::function<void(CheckpointStart)> done);
   /// Copies up to `limit` more dirty index blocks, once their records are durable. None: that was
   /// all.
-  void checkpoint_take(size_t limit, std::function<void(int, std::vector<DirtyCopy>)> done);
+  void checkpoint_take(size_t limit, TakeCopies done);
   /// What was taken last is in LMDB.
   void checkpoint_stored() { index_.batch_stored(); }
   /// `success`: the transaction with the new tail is durable.
@@ -131,8 +133,7 @@ class Pool {
 
   /// Holds changes of these spans of `layer`, makes the records of their dirty index blocks
   /// durable, and gives copies of those that are dirty. However it ends, all are to be let go.
-  void fold_hold(uint64_t layer, const std::vector<uint32_t>& spans,
-                 std::function<void(int, std::vector<DirtyCopy>)> done);
+  void fold_hold(uint64_t layer, const std::vector<uint32_t>& spans, TakeCopies done);
   /// The spans of `parent` are the child's in the store, durably: takes that over, span by span.
   void fold_apply(uint64_t parent, uint64_t child, const std::vector<uint32_t>& spans,
                   const std::vector<SlotMask>& adopted);
@@ -164,6 +165,8 @@ class Pool {
  private:
   friend class Volume;
 
+  /// The copies, whose last record is `ordinal`, when their records are durable.
+  void hand_over(std::vector<DirtyCopy> copies, uint64_t ordinal, TakeCopies done);
   void wake_room_waiters();
   void wake_extent_waiters(bool no_space);
   void want_extents();

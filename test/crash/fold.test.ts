@@ -228,7 +228,7 @@ test("an answer that was read before a fold does not count after it", async () =
   await foldUnderWay(client);
   const ANSWER: Holds = isKind("answer");
   const before = (await counters(client)).indexStaleAnswers ?? 0;
-  const reading = track(client.read("a", { sector: 1030, count: 4 }));
+  const reading = track(client.read("a", { sector: 512, count: 4 }));
   await take(world, isKind("question"));
   await drain(world, ANSWER);
   assert.is(layersOf(client), 3, "it rests, with the record of the folded layer still there");
@@ -236,7 +236,7 @@ test("an answer that was read before a fold does not count after it", async () =
   assert.ok(await ended(world, reading));
   assert.is((await counters(client)).indexStaleAnswers, before + 1);
   // Its blocks are the volume's own now.
-  await write(client, "a", 1030, 4);
+  await write(client, "a", 512, 4);
   await world.run(client.checkpoint());
   assert.is(checkStore(world.store).problems.join(), "");
   await cutPower(client);

@@ -11,6 +11,7 @@
 import { parseArgs } from "node:util";
 import { suite } from "uvu";
 import { assert } from "../../engine/base/assert.js";
+import type { PoolInfo } from "../../engine/core/api.js";
 import { getJournalRecord } from "../../engine/store/catalogue.js";
 import { scanJournal } from "../../engine/store/journal.js";
 import { findLayer } from "../../engine/store/layers.js";
@@ -48,6 +49,9 @@ const GOALS = [
   "crash at the begin of a checkpoint",
   "crash between a checkpoint's batches",
   "crash before a checkpoint's last transaction is durable",
+  "crash in a fold",
+  "span folded",
+  "wait for a fold",
   "crash in recovery",
   "index-cache eviction",
   "ENOSPC",
@@ -209,6 +213,7 @@ class Run {
     await this.#count();
     const phase = this.#world.checkpointPhase;
     if (phase === "begin") this.#reach("crash at the begin of a checkpoint");
+    if (this.#world.foldPhase !== "none") this.#reach("crash in a fold");
     if (phase === "batches") this.#reach("crash between a checkpoint's batches");
     if (phase === "last") this.#reach("crash before a checkpoint's last transaction is durable");
     this.#die();
@@ -310,14 +315,15 @@ class Run {
     }
   }
 
-  async #info(): Promise<{ counters: Record<string, number>; failure: string | null }> {
+  async #info(): Promise<PoolInfo> {
     const info = await this.#world.run(this.#world.pool.info());
     assert(info !== null, "the pool says how it is");
     return info.value;
   }
 
   async #count(): Promise<void> {
-    const { counters } = await this.#info();
+    const { counters, reclaim } = await this.#info();
+    this.#reach("span folded", reclaim.spansFolded);
     const count = (name: string): number => {
       const value = counters[name];
       assert(value !== undefined, `there is a counter ${name}`);
@@ -335,6 +341,7 @@ class Run {
     this.#reach("stale index answer", count("indexStaleAnswers"));
     this.#reach("overlap wait", count("overlapWaits"));
     this.#reach("gate wait", count("gateWaits"));
+    this.#reach("wait for a fold", count("foldWaits"));
     this.#reach("wait for room in the journal", count("journalWaits"));
     this.#reach("wait for free blocks", count("extentWaits"));
   }

@@ -197,6 +197,7 @@ export class World {
       path: "simulation",
       indexCacheBytes: this.#options.indexCacheBytes ?? 1024 * 1024,
       dirtyLimit: this.#options.dirtyLimit ?? 1000,
+      foldBatch: 2,
     });
     return true;
   }
