@@ -71,9 +71,10 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     log,
     newUuid,
     news: {
-      hostDenied: (uuid, host) => native.targetDisconnect(pool.handle, volumeNqn(uuid), host),
+      disconnect: (uuid, host) => native.targetDisconnect(pool.handle, volumeNqn(uuid), host),
+      connections: () => native.targetSessions(pool.handle),
       resized: (volume) => native.targetVolumeChanged(pool.handle, volume),
-      exportsChanged: () => native.targetExportsChanged(pool.handle),
+      exportsChanged: (hosts) => native.targetExportsChanged(pool.handle, hosts),
     },
     memory: { sharedPath: opened.memory.sharedPath, bootId: opened.memory.bootId },
     path,

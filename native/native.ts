@@ -7,7 +7,7 @@ import { INDEX_BLOCK_BYTES, SECTOR_BYTES, SLOTS_PER_SPAN } from "../engine/base/
 import { PandoError } from "../engine/base/errors.js";
 
 /** Bumped whenever a function of the surface changes. */
-const ABI_VERSION = 1;
+const ABI_VERSION = 3;
 
 export interface Abi {
   version: number;
@@ -198,6 +198,16 @@ export interface TargetListenOptions {
   advertisedPort: number;
 }
 
+/** A host's controller at the target. */
+export interface TargetSession {
+  subsystemNqn: string;
+  hostNqn: string;
+  peer: string;
+  controllerId: number;
+  ioQueues: number;
+  connectedMs: number;
+}
+
 /** How an open request of a front end is answered. */
 export const OPEN_STATUS = { ok: 0, notFound: 1, denied: 2, busy: 3, error: 4 } as const;
 
@@ -287,12 +297,20 @@ export interface Addon {
   targetListen(pool: number, options: TargetListenOptions): Promise<number>;
   /** Settles when the last connection has gone and the last volume is let go. */
   frontEndsStop(pool: number): Promise<void>;
-  /** Ends what the host has on the subsystem, at once; an empty host: what anybody has. */
-  targetDisconnect(pool: number, subsystemNqn: string, hostNqn: string): void;
+  /**
+   * Ends what the host has on the subsystem, at once; an empty host: what anybody has. Settles when
+   * the last request of it has ended, or, with `ended` false, after half a minute.
+   */
+  targetDisconnect(
+    pool: number,
+    subsystemNqn: string,
+    hostNqn: string,
+  ): Promise<{ controllers: number; ended: boolean }>;
+  targetSessions(pool: number): Promise<TargetSession[]>;
   /** The volume's size has changed: hosts are told to look again. */
   targetVolumeChanged(pool: number, volume: number): void;
-  /** Discovery lists something else now. */
-  targetExportsChanged(pool: number): void;
+  /** Discovery lists something else to these hosts now. */
+  targetExportsChanged(pool: number, hostNqns: string[]): void;
 
   checkpointBegin(pool: number): Promise<CheckpointStart>;
   /** Up to `limit` more index blocks; none: that was all. */

@@ -26,6 +26,8 @@ export const FORMAT_VERSION = 1;
 /** Largest volume: its spans must fit a u32 with room to spare. */
 export const MAX_VOLUME_BYTES = 2 ** 50;
 export const MAX_NAME_LENGTH = 128;
+/** Volumes that stand still together for one instant: a database's data, log and tablespaces. */
+export const MAX_GROUP_SNAPSHOTS = 64;
 
 assert(INDEX_BLOCK_BYTES === 2112, "the native side hands over index blocks of 2,112 bytes");
 assert(BLOCKS_PER_CHUNK % 8 === 0 && SPANS_PER_PIECE % 8 === 0, "bitmaps are whole bytes");

@@ -79,10 +79,15 @@ function parser(argv: string[], loadEngine: LoadEngine): Argv<GlobalOptions> {
     .fail((message, error) => fail(argv, message, error));
 }
 
+/** What may be named several times. */
+const SEVERAL = new Set(["_", "snapshots"]);
+
 /** yargs makes a list of an option that is given twice. */
 function checkOnce(args: Record<string, unknown>): true {
   for (const [name, value] of Object.entries(args)) {
-    if (Array.isArray(value) && name !== "_") throw new Error(`--${name} is given more than once`);
+    if (Array.isArray(value) && !SEVERAL.has(name)) {
+      throw new Error(`--${name} is given more than once`);
+    }
   }
   return true;
 }

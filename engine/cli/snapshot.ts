@@ -15,18 +15,26 @@ export function addSnapshot(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
   return yargs.command("snapshot", "Make, list or delete snapshots", (snapshot) =>
     snapshot
       .command(
-        "create <snapshot>",
-        "Keep a volume as it is now; what was acknowledged before is in it",
+        "create <snapshots..>",
+        "Keep volumes as they are now, all at one instant; what was acknowledged before is in it",
         (create) =>
           create
-            .positional("snapshot", SNAPSHOT)
-            .example("$0 snapshot create db@monday", "While db is in use"),
+            .positional("snapshots", {
+              type: "string",
+              array: true,
+              demandOption: true,
+              describe: "VOLUME@SNAPSHOT, as in db@monday, of one or several volumes",
+            })
+            .example("$0 snapshot create db@monday", "While db is in use")
+            .example("$0 snapshot create db@monday wal@monday", "Both at one instant, or neither"),
         async (args) => {
-          const ref = parseSnapshotRef(args.snapshot);
-          const made = await withClient(args, (client) =>
-            client.createSnapshot(ref.volume, ref.snapshot),
+          const refs = args.snapshots.map(parseSnapshotRef);
+          const made = await withClient(args, (client) => client.createSnapshots(refs));
+          const [only] = made;
+          // One is what it always was to programs: an object. Several are a list.
+          printResult(args, made.length === 1 ? only : made, () =>
+            made.map(({ volume, name }) => `made ${volume}@${name}`).join("\n"),
           );
-          printResult(args, made, () => `made ${made.volume}@${made.name}`);
         },
       )
       .command(

@@ -1,6 +1,6 @@
-// pando volume: make, list, show, delete, resize, clone.
+// pando volume: make, list, show, delete, resize, clone, roll back.
 import type { Argv } from "yargs";
-import { parseSourceRef, requireName } from "../base/name.js";
+import { parseSnapshotRef, parseSourceRef, requireName } from "../base/name.js";
 import { parseSize } from "../base/size.js";
 import { type GlobalOptions, withClient } from "./context.js";
 import { printResult } from "./print.js";
@@ -15,10 +15,13 @@ const SIZE = {
 } as const;
 
 export function addVolume(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
-  return yargs.command("volume", "Make, list, show, delete, resize or clone volumes", (volume) =>
-    addReaders(addWriters(volume))
-      .demandCommand(1, "no verb: create, list, show, delete, resize or clone")
-      .strict(),
+  return yargs.command(
+    "volume",
+    "Make, list, show, delete, resize, clone or roll back volumes",
+    (volume) =>
+      addReaders(addWriters(volume))
+        .demandCommand(1, "no verb: create, list, show, delete, resize, clone or rollback")
+        .strict(),
   );
 }
 
@@ -57,6 +60,23 @@ function addWriters(volume: Argv<GlobalOptions>): Argv<GlobalOptions> {
         requireName(args.name, "volume");
         const made = await withClient(args, (client) => client.cloneVolume(source, args.name));
         printResult(args, volumeJson(made), () => describeVolume(made));
+      },
+    )
+    .command(
+      "rollback <snapshot>",
+      "Go on from a snapshot: what was written since is deleted; nobody may have the volume open",
+      (rollback) =>
+        rollback
+          .positional("snapshot", {
+            type: "string",
+            demandOption: true,
+            describe: "VOLUME@SNAPSHOT, as in db@monday",
+          })
+          .example("$0 volume rollback db@monday", ""),
+      async (args) => {
+        const { volume, snapshot } = parseSnapshotRef(args.snapshot);
+        const back = await withClient(args, (client) => client.rollbackVolume(volume, snapshot));
+        printResult(args, volumeJson(back), () => describeVolume(back));
       },
     )
     .command(

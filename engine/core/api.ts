@@ -1,6 +1,8 @@
 // What the engine offers to those who serve it (control server, exports, metrics). Implemented by
 // core/pool.ts; everything here is plain data, sizes in bytes, times in ISO 8601 UTC.
 
+import type { SnapshotRef } from "../base/name.js";
+
 export interface Origin {
   volume: string;
   /** Null for a clone of a live volume. */
@@ -29,6 +31,17 @@ export interface SessionInfo {
   hostNqn: string;
   /** How many front-end openings this stands for. */
   count: number;
+}
+
+/** A host's NVMe controller: its admin queue and the I/O queues that belong to it. */
+export interface ConnectionInfo {
+  volume: string;
+  hostNqn: string;
+  /** ADDRESS:PORT of the admin queue's other end. */
+  peer: string;
+  controllerId: number;
+  ioQueues: number;
+  connectedSeconds: number;
 }
 
 export interface SnapshotInfo {
@@ -101,15 +114,29 @@ export interface PoolService {
   resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo>;
   /** From a snapshot, or, with `snapshot` null, from the volume as it is now. */
   cloneVolume(source: Origin, name: string): Promise<VolumeInfo>;
+  /** What was written since is deleted. EBUSY while somebody has the volume open. */
+  rollbackVolume(volume: string, snapshot: string): Promise<VolumeInfo>;
 
   createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo>;
+  /** Of several volumes at one instant, all or none; in the order in which they are named. */
+  createSnapshots(snapshots: readonly SnapshotRef[]): Promise<SnapshotInfo[]>;
   /** All snapshots, or one volume's. */
   listSnapshots(volume?: string): Promise<SnapshotInfo[]>;
   deleteSnapshot(volume: string, snapshot: string): Promise<void>;
 
   allowHost(volume: string, hostNqn: string): Promise<VolumeInfo>;
-  /** Also ends the host's connections to the volume. */
+  /**
+   * Also ends the host's connections to the volume; when it resolves, no request of the host runs
+   * any more. EBUSY: it is off the list and disconnected, but something of it still runs.
+   */
   denyHost(volume: string, hostNqn: string): Promise<VolumeInfo>;
+  /**
+   * Ends the host's connections as denyHost() does, and gives how many controllers it had. A host
+   * that is on the list may come back.
+   */
+  disconnectHost(volume: string, hostNqn: string): Promise<number>;
+  /** Who is connected over NVMe/TCP: to one volume, or at all. */
+  listConnections(volume?: string): Promise<ConnectionInfo[]>;
 
   /** A checkpoint now; resolves when it is durable and what it freed is allocatable. */
   checkpoint(): Promise<void>;

@@ -9,7 +9,9 @@
 // The gate opens at *durable*: a record of the new layer must never be in the journal while the
 // layer is not in the store.
 // Callers hold the catalogue's lock, so two of these never reopen each other's gate.
+import { MAX_GROUP_SNAPSHOTS } from "../base/constants.js";
 import { PandoError } from "../base/errors.js";
+import type { SnapshotRef } from "../base/name.js";
 import {
   createSnapshot,
   createVolume,
@@ -22,7 +24,7 @@ import {
 import { abandonLayer, createLayer, freezeLayer } from "../store/layers.js";
 import type { Store, StoreTransaction } from "../store/store.js";
 import type { DataPath } from "./data-path.js";
-import type { OpenVolumes } from "./open-volumes.js";
+import type { OpenVolume, OpenVolumes } from "./open-volumes.js";
 
 export interface BranchingParts {
   store: Store;
@@ -32,26 +34,29 @@ export interface BranchingParts {
   newUuid: () => string;
 }
 
-export async function snapshotVolume(
+/** All of them at one instant: either each has its snapshot, or nothing is changed. */
+export async function snapshotVolumes(
   parts: BranchingParts,
-  volume: string,
-  snapshot: string,
+  snapshots: readonly SnapshotRef[],
 ): Promise<void> {
-  refuseSnapshot(parts.store, volume, snapshot);
-  await withFrozen(parts, volume, (txn) => {
-    const record = getVolume(txn, volume);
-    freezeLayer(txn, record.layer);
-    createSnapshot(txn, volume, snapshot, {
-      uuid: parts.newUuid(),
-      layer: record.layer,
-      sizeBytes: record.sizeBytes,
-      createdAt: parts.now(),
-      volumeUuid: record.uuid,
-    });
-    const live = createLayer(txn, record.layer);
-    updateVolume(txn, volume, { ...record, layer: live.id });
-    return live.id;
-  });
+  refuseGroup(parts.store, snapshots);
+  const volumes = snapshots.map(({ volume }) => volume);
+  await withFrozen(parts, volumes, (txn) =>
+    snapshots.map(({ volume, snapshot }) => {
+      const record = getVolume(txn, volume);
+      freezeLayer(txn, record.layer);
+      createSnapshot(txn, volume, snapshot, {
+        uuid: parts.newUuid(),
+        layer: record.layer,
+        sizeBytes: record.sizeBytes,
+        createdAt: parts.now(),
+        volumeUuid: record.uuid,
+      });
+      const live = createLayer(txn, record.layer);
+      updateVolume(txn, volume, { ...record, layer: live.id });
+      return live.id;
+    }),
+  );
 }
 
 /** The origin goes on above its frozen layer, which nobody names and which is hidden therefore. */
@@ -63,7 +68,7 @@ export async function cloneLiveVolume(
   getVolume(parts.store, source);
   refuseVolume(parts.store, name);
   let layer = 0;
-  await withFrozen(parts, source, (txn) => {
+  await withFrozen(parts, [source], (txn) => {
     const record = getVolume(txn, source);
     freezeLayer(txn, record.layer);
     const live = createLayer(txn, record.layer);
@@ -79,7 +84,7 @@ export async function cloneLiveVolume(
       origin: { volume: source, snapshot: null },
     });
     layer = branch.id;
-    return live.id;
+    return [live.id];
   });
   parts.volumes.born(layer);
 }
@@ -108,33 +113,61 @@ export async function cloneSnapshot(
   parts.volumes.born(layer);
 }
 
-async function withFrozen(
-  parts: BranchingParts,
-  name: string,
-  change: (txn: StoreTransaction) => number,
+/** `change` gives the new live layer of each volume, in their order. */
+export async function withFrozen(
+  parts: Pick<BranchingParts, "store" | "path" | "volumes">,
+  names: readonly string[],
+  change: (txn: StoreTransaction) => number[],
 ): Promise<void> {
   const { store, path, volumes } = parts;
-  const open = await volumes.acquire(name, "engine");
+  const held: OpenVolume[] = [];
   try {
-    await path.flushVolume(open.id);
-    let newLayer = 0;
+    for (const name of names) held.push(await volumes.acquire(name, "engine"));
+    await all(held.map(({ id }) => path.flushVolume(id)));
+    let layers: number[] = [];
     try {
-      await path.freezeVolumes([open.id]);
-      newLayer = await store.transact(change);
-      open.layer = newLayer;
+      await path.freezeVolumes(held.map(({ id }) => id));
+      layers = await store.transact(change);
+      held.forEach((volume, at) => {
+        volume.layer = layers[at] as number;
+      });
     } finally {
-      await path.thawVolume(open.id, newLayer);
+      await all(held.map(({ id }, at) => path.thawVolume(id, layers[at] ?? 0)));
     }
   } finally {
-    await volumes.release(open, "engine");
+    for (const volume of held) await volumes.release(volume, "engine");
   }
 }
 
-function refuseSnapshot(store: Store, volume: string, snapshot: string): void {
-  getVolume(store, volume);
-  if (findSnapshot(store, volume, snapshot) === undefined) return;
-  const context = { volume, snapshot };
-  throw new PandoError("EEXIST", `snapshot ${volume}@${snapshot} exists already`, context);
+/** As Promise.all, but nothing is under way any more when it throws. */
+async function all(work: Promise<void>[]): Promise<void> {
+  for (const ended of await Promise.allSettled(work)) {
+    if (ended.status === "rejected") throw ended.reason;
+  }
+}
+
+function refuseGroup(store: Store, snapshots: readonly SnapshotRef[]): void {
+  if (snapshots.length === 0 || snapshots.length > MAX_GROUP_SNAPSHOTS) {
+    throw new PandoError(
+      "EINVAL",
+      `a group has 1 to ${MAX_GROUP_SNAPSHOTS} snapshots, not ${snapshots.length}`,
+      { field: "snapshots" },
+    );
+  }
+  const seen = new Set<string>();
+  for (const { volume, snapshot } of snapshots) {
+    if (seen.has(volume)) {
+      throw new PandoError("EINVAL", `volume ${volume} is in the group twice`, {
+        volume,
+        field: "snapshots",
+      });
+    }
+    seen.add(volume);
+    getVolume(store, volume);
+    if (findSnapshot(store, volume, snapshot) === undefined) continue;
+    const context = { volume, snapshot };
+    throw new PandoError("EEXIST", `snapshot ${volume}@${snapshot} exists already`, context);
+  }
 }
 
 function refuseVolume(store: Store, name: string): void {

@@ -77,6 +77,18 @@ export class OpenVolumes {
     return (this.#open.get(name)?.sessions ?? []).map((session) => ({ ...session }));
   }
 
+  /** EBUSY, with the names of those who have it open. */
+  requireClosed(name: string): void {
+    const volume = this.#open.get(name);
+    if (volume === undefined) return;
+    const holders = volume.sessions.map((session) => session.hostNqn || session.frontEnd);
+    const who = holders.length === 0 ? "the engine" : holders.join(", ");
+    throw new PandoError("EBUSY", `volume ${name} is in use by ${who}`, {
+      volume: name,
+      hint: "disconnect it there first",
+    });
+  }
+
   async acquire(name: string, holder: Holder): Promise<OpenVolume> {
     const volume = this.#open.get(name) ?? (await this.#openVolume(name));
     if (holder !== "engine") {

@@ -10,17 +10,17 @@ import type { Clock } from "../base/clock.js";
 import { MAX_VOLUME_BYTES, SECTOR_BYTES } from "../base/constants.js";
 import { isPandoError, PandoError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
-import { requireName } from "../base/name.js";
+import { requireName, type SnapshotRef } from "../base/name.js";
 import {
-  allowHost,
   createVolume,
   deleteSnapshot,
   deleteVolume,
-  denyHost,
+  getSnapshot,
   getSpaceRecord,
   getVolume,
   listSnapshots,
   listVolumes,
+  type SnapshotEntry,
   updateVolume,
 } from "../store/catalogue.js";
 import type { VolumeRecord } from "../store/codec-records.js";
@@ -32,6 +32,7 @@ import type { Superblock } from "../store/superblock.js";
 import { uuidToBytes } from "../store/uuid.js";
 import type {
   CheckReport,
+  ConnectionInfo,
   Origin,
   PoolInfo,
   PoolService,
@@ -42,31 +43,23 @@ import {
   type BranchingParts,
   cloneLiveVolume,
   cloneSnapshot,
-  snapshotVolume,
+  snapshotVolumes,
 } from "./branching.js";
 import { checkStore } from "./check.js";
 import { Checkpointer } from "./checkpointer.js";
 import { DataPath } from "./data-path.js";
 import { VolumeExports } from "./exports.js";
+import { type HostNews, Hosts } from "./hosts.js";
 import { Mutex } from "./mutex.js";
 import { OpenVolumes } from "./open-volumes.js";
 import { Pace } from "./pace.js";
 import { Reclaimer } from "./reclaimer.js";
 import type { Recovered } from "./recovery.js";
+import { rollBack } from "./rollback.js";
 import { Space } from "./space.js";
 
 /** How long changes may stay in the journal only. */
 const CHECKPOINT_INTERVAL_MS = 5_000;
-
-/** What connected hosts are to be told, or to feel. */
-export interface HostNews {
-  /** The host's connections to the volume end. */
-  hostDenied(volumeUuid: string, hostNqn: string): void;
-  /** `volume`: the data path's number of it. */
-  resized(volume: number): void;
-  /** Discovery lists something else. */
-  exportsChanged(): void;
-}
 
 export interface PoolParts {
   addon: Addon;
@@ -102,6 +95,7 @@ export class Pool implements PoolService {
   readonly #volumes: OpenVolumes;
   readonly #branching: BranchingParts;
   readonly #exports: VolumeExports;
+  readonly #hosts: Hosts;
   readonly #catalogue = new Mutex();
   readonly #stopTimer: () => void;
   #failure: string | null = null;
@@ -172,6 +166,12 @@ export class Pool implements PoolService {
       catalogue: this.#catalogue,
       closed: () => this.#closed,
       log: parts.log,
+    });
+    this.#hosts = new Hosts({
+      store: this.#store,
+      news: parts.news,
+      change: (work) => this.#change(work),
+      settled: () => this.#catalogue.run(async () => undefined),
     });
     this.#space.lend();
     this.#stopTimer = parts.clock.every(CHECKPOINT_INTERVAL_MS, () => this.#tidy());
@@ -261,23 +261,17 @@ export class Pool implements PoolService {
   }
 
   async deleteVolume(name: string): Promise<void> {
-    await this.#change(async () => {
-      const open = this.#volumes.find(name);
-      if (open !== undefined) {
-        const hosts = open.sessions.map((session) => session.hostNqn || session.frontEnd);
-        throw new PandoError("EBUSY", `volume ${name} is in use by ${hosts.join(", ")}`, {
-          volume: name,
-          hint: "disconnect it there first",
-        });
-      }
+    const { allowedHosts } = await this.#change(async () => {
+      this.#volumes.requireClosed(name);
       const record = await this.#store.transact((txn) => {
         const deleted = deleteVolume(txn, name);
         abandonLayer(txn, deleted.layer, this.#parts.clock.now());
         return deleted;
       });
       this.#reclaimer.deleted(record.layer);
+      return record;
     });
-    this.#parts.news.exportsChanged();
+    this.#parts.news.exportsChanged(allowedHosts);
     this.#tidy();
   }
 
@@ -314,22 +308,33 @@ export class Pool implements PoolService {
   }
 
   async createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo> {
-    requireName(snapshot, "snapshot");
-    await this.#change(() => snapshotVolume(this.#branching, volume, snapshot));
-    const [info] = (await this.listSnapshots(volume)).filter(({ name }) => name === snapshot);
-    assert(info !== undefined, `snapshot ${volume}@${snapshot} was made`);
-    return info;
+    const [info] = await this.createSnapshots([{ volume, snapshot }]);
+    return info as SnapshotInfo;
+  }
+
+  async createSnapshots(snapshots: readonly SnapshotRef[]): Promise<SnapshotInfo[]> {
+    for (const { snapshot } of snapshots) requireName(snapshot, "snapshot");
+    await this.#change(() => snapshotVolumes(this.#branching, snapshots));
+    return snapshots.map(({ volume, snapshot }) =>
+      describeSnapshot({
+        volume,
+        name: snapshot,
+        record: getSnapshot(this.#store, volume, snapshot),
+      }),
+    );
+  }
+
+  async rollbackVolume(volume: string, snapshot: string): Promise<VolumeInfo> {
+    await this.#change(async () => {
+      this.#reclaimer.deleted(await rollBack(this.#branching, { volume, snapshot }));
+    });
+    this.#tidy();
+    return this.getVolume(volume);
   }
 
   async listSnapshots(volume?: string): Promise<SnapshotInfo[]> {
     this.#assertOpen();
-    return listSnapshots(this.#store, volume).map((entry) => ({
-      volume: entry.volume,
-      name: entry.name,
-      uuid: entry.record.uuid,
-      sizeBytes: entry.record.sizeBytes,
-      createdAt: entry.record.createdAt,
-    }));
+    return listSnapshots(this.#store, volume).map(describeSnapshot);
   }
 
   async deleteSnapshot(volume: string, snapshot: string): Promise<void> {
@@ -345,17 +350,23 @@ export class Pool implements PoolService {
   }
 
   async allowHost(volume: string, hostNqn: string): Promise<VolumeInfo> {
-    await this.#change(() => this.#store.transact((txn) => allowHost(txn, volume, hostNqn)));
-    this.#parts.news.exportsChanged();
+    await this.#hosts.allow(volume, hostNqn);
     return this.getVolume(volume);
   }
 
   async denyHost(volume: string, hostNqn: string): Promise<VolumeInfo> {
-    await this.#change(async () => {
-      const record = await this.#store.transact((txn) => denyHost(txn, volume, hostNqn));
-      this.#parts.news.hostDenied(record.uuid, hostNqn);
-    });
+    await this.#hosts.deny(volume, hostNqn);
     return this.getVolume(volume);
+  }
+
+  async disconnectHost(volume: string, hostNqn: string): Promise<number> {
+    this.#assertOpen();
+    return this.#hosts.disconnect(volume, hostNqn);
+  }
+
+  async listConnections(volume?: string): Promise<ConnectionInfo[]> {
+    this.#assertOpen();
+    return this.#hosts.connections(volume);
   }
 
   checkpoint(): Promise<void> {
@@ -558,4 +569,9 @@ export class Pool implements PoolService {
   #assertOpen(): void {
     if (this.#closed) throw new PandoError("ECLOSED", "the pool is closed");
   }
+}
+
+function describeSnapshot({ volume, name, record }: SnapshotEntry): SnapshotInfo {
+  const { uuid, sizeBytes, createdAt } = record;
+  return { volume, name, uuid, sizeBytes, createdAt };
 }

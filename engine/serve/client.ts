@@ -2,7 +2,8 @@
 // names and types of PoolService, and throw the errors that the pool threw.
 import { Client, credentials, type ServiceError } from "@grpc/grpc-js";
 import { PandoError } from "../base/errors.js";
-import type { CheckReport, Origin, PoolInfo, SnapshotInfo } from "../core/api.js";
+import type { SnapshotRef } from "../base/name.js";
+import type { CheckReport, ConnectionInfo, Origin, PoolInfo, SnapshotInfo } from "../core/api.js";
 import {
   method,
   type StreamMethods,
@@ -13,7 +14,14 @@ import {
 import { fromStatus, isNoAnswer } from "./status.js";
 import { fromPoolMessage, fromVolumeMessage, toOriginMessage, type VolumeView } from "./view.js";
 
-export type { CheckReport, Origin, PoolInfo, SnapshotInfo, VolumeInfo } from "../core/api.js";
+export type {
+  CheckReport,
+  ConnectionInfo,
+  Origin,
+  PoolInfo,
+  SnapshotInfo,
+  VolumeInfo,
+} from "../core/api.js";
 export type { VolumeView } from "./view.js";
 
 export class PandoClient {
@@ -60,8 +68,18 @@ export class PandoClient {
     return fromVolumeMessage(await this.#call("CloneVolume", message));
   }
 
+  async rollbackVolume(volume: string, snapshot: string): Promise<VolumeView> {
+    return fromVolumeMessage(await this.#call("RollbackVolume", { volume, snapshot }));
+  }
+
   createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo> {
     return this.#call("CreateSnapshot", { volume, snapshot });
+  }
+
+  /** Of several volumes at one instant, all or none. */
+  async createSnapshots(snapshots: readonly SnapshotRef[]): Promise<SnapshotInfo[]> {
+    const message = { snapshots: [...snapshots] };
+    return (await this.#call("CreateSnapshots", message)).snapshots;
   }
 
   listSnapshots(volume = ""): Promise<SnapshotInfo[]> {
@@ -78,6 +96,14 @@ export class PandoClient {
 
   async denyHost(volume: string, hostNqn: string): Promise<VolumeView> {
     return fromVolumeMessage(await this.#call("DenyHost", { volume, hostNqn }));
+  }
+
+  async disconnectHost(volume: string, hostNqn: string): Promise<number> {
+    return (await this.#call("DisconnectHost", { volume, hostNqn })).controllers;
+  }
+
+  listConnections(volume = ""): Promise<ConnectionInfo[]> {
+    return this.#list("ListConnections", { volume });
   }
 
   #call<M extends UnaryName>(

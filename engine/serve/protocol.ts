@@ -52,6 +52,15 @@ export interface VolumeMessage {
   nbdUri: string;
 }
 
+export interface ConnectionMessage {
+  volume: string;
+  hostNqn: string;
+  peer: string;
+  controllerId: number;
+  ioQueues: number;
+  connectedSeconds: number;
+}
+
 export interface SnapshotMessage {
   volume: string;
   name: string;
@@ -74,16 +83,23 @@ export interface UnaryMethods {
   DeleteVolume: { request: ByName; response: Empty };
   ResizeVolume: { request: { name: string; sizeBytes: number }; response: VolumeMessage };
   CloneVolume: { request: { source: OriginMessage | null; name: string }; response: VolumeMessage };
+  RollbackVolume: { request: BySnapshot; response: VolumeMessage };
   CreateSnapshot: { request: BySnapshot; response: SnapshotMessage };
+  CreateSnapshots: {
+    request: { snapshots: BySnapshot[] };
+    response: { snapshots: SnapshotMessage[] };
+  };
   DeleteSnapshot: { request: BySnapshot; response: Empty };
   AllowHost: { request: ByHost; response: VolumeMessage };
   DenyHost: { request: ByHost; response: VolumeMessage };
+  DisconnectHost: { request: ByHost; response: { controllers: number } };
 }
 
 /** Answered with a stream: a pool can have a million volumes. */
 export interface StreamMethods {
   ListVolumes: { request: Empty; response: VolumeMessage };
   ListSnapshots: { request: { volume: string }; response: SnapshotMessage };
+  ListConnections: { request: { volume: string }; response: ConnectionMessage };
 }
 
 export type UnaryName = keyof UnaryMethods;

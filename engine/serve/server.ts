@@ -118,10 +118,22 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
       requireName(name, "volume");
       return reply(await pool.cloneVolume(origin, name));
     },
+    RollbackVolume: async ({ volume, snapshot }) => {
+      requireName(volume, "volume");
+      requireName(snapshot, "snapshot");
+      return reply(await pool.rollbackVolume(volume, snapshot));
+    },
     CreateSnapshot: ({ volume, snapshot }) => {
       requireName(volume, "volume");
       requireName(snapshot, "snapshot");
       return pool.createSnapshot(volume, snapshot);
+    },
+    CreateSnapshots: async ({ snapshots }) => {
+      for (const { volume, snapshot } of snapshots) {
+        requireName(volume, "volume");
+        requireName(snapshot, "snapshot");
+      }
+      return { snapshots: await pool.createSnapshots(snapshots) };
     },
     DeleteSnapshot: async ({ volume, snapshot }) => {
       requireName(volume, "volume");
@@ -139,6 +151,11 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
       checkHostNqn(hostNqn);
       return reply(await pool.denyHost(volume, hostNqn));
     },
+    DisconnectHost: async ({ volume, hostNqn }) => {
+      requireName(volume, "volume");
+      checkHostNqn(hostNqn);
+      return { controllers: await pool.disconnectHost(volume, hostNqn) };
+    },
   };
 }
 
@@ -152,6 +169,11 @@ function streamHandlers(pool: PoolService, places: Places): StreamHandlers {
       if (volume === "") return await pool.listSnapshots();
       requireName(volume, "volume");
       return await pool.listSnapshots(volume);
+    },
+    ListConnections: async ({ volume }) => {
+      if (volume === "") return await pool.listConnections();
+      requireName(volume, "volume");
+      return await pool.listConnections(volume);
     },
   };
 }

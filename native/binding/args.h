@@ -90,6 +90,20 @@ class Args {
     return result;
   }
 
+  std::vector<std::string> strings(size_t index, const char* name) {
+    std::vector<std::string> result;
+    if (!ok_) return result;
+    if (!info_[index].IsArray()) {
+      fail(name, "an array of strings");
+      return result;
+    }
+    const auto array = info_[index].As<Napi::Array>();
+    for (uint32_t i = 0; i < array.Length() && ok_; ++i) {
+      result.push_back(to_string(array.Get(i), name));
+    }
+    return result;
+  }
+
   void fail(const char* name, const char* expected) {
     if (!ok_) return;
     ok_ = false;

@@ -83,17 +83,52 @@ Napi::Value FrontEndsStop(const Napi::CallbackInfo& info) {
   });
 }
 
-/// targetDisconnect(pool, subsystemNqn, hostNqn): ends what the host has there, at once
+/// targetDisconnect(pool, subsystemNqn, hostNqn): ends what the host has there, at once; a promise
+/// of {controllers, ended}
 Napi::Value TargetDisconnect(const Napi::CallbackInfo& info) {
   Args args(info, "targetDisconnect");
   const auto engine = live_engine_arg(args);
   const std::string subsystem = args.string(1, "subsystemNqn");
   const std::string host = args.string(2, "hostNqn");
   if (!args.ok()) return args.env().Undefined();
-  engine->on_reactor([engine, subsystem, host] {
-    if (engine->target != nullptr) engine->target->disconnect(subsystem, host);
+  return make_promise(args.env(), engine, [engine, subsystem, host](const Settle& settle) {
+    const auto report = [settle](nvme::FenceReport fence) {
+      settle(0, "", [fence](Napi::Env env) -> Napi::Value {
+        Napi::Object result = Napi::Object::New(env);
+        result.Set("controllers", fence.controllers);
+        result.Set("ended", fence.ended);
+        return result;
+      });
+    };
+    if (engine->target == nullptr) return report({0, true});
+    engine->target->disconnect(subsystem, host, report);
   });
-  return args.env().Undefined();
+}
+
+/// targetSessions(pool): Promise of those who are connected
+Napi::Value TargetSessions(const Napi::CallbackInfo& info) {
+  Args args(info, "targetSessions");
+  const auto engine = live_engine_arg(args);
+  if (!args.ok()) return args.env().Undefined();
+  return make_promise(args.env(), engine, [engine](const Settle& settle) {
+    std::vector<nvme::Session> sessions;
+    if (engine->target != nullptr) sessions = engine->target->sessions();
+    settle(0, "", [sessions = std::move(sessions)](Napi::Env env) -> Napi::Value {
+      Napi::Array list = Napi::Array::New(env, sessions.size());
+      for (uint32_t i = 0; i < sessions.size(); ++i) {
+        const nvme::Session& session = sessions[i];
+        Napi::Object entry = Napi::Object::New(env);
+        entry.Set("subsystemNqn", session.subsystem_nqn);
+        entry.Set("hostNqn", session.host_nqn);
+        entry.Set("peer", session.peer);
+        entry.Set("controllerId", session.controller_id);
+        entry.Set("ioQueues", session.io_queues);
+        entry.Set("connectedMs", to_js_number(env, session.connected_ms));
+        list.Set(i, entry);
+      }
+      return list;
+    });
+  });
 }
 
 /// targetVolumeChanged(pool, volume): its size has changed, hosts are told to look again
@@ -109,13 +144,14 @@ Napi::Value TargetVolumeChanged(const Napi::CallbackInfo& info) {
   return args.env().Undefined();
 }
 
-/// targetExportsChanged(pool): discovery lists something else now
+/// targetExportsChanged(pool, hostNqns): discovery lists something else to these hosts now
 Napi::Value TargetExportsChanged(const Napi::CallbackInfo& info) {
   Args args(info, "targetExportsChanged");
   const auto engine = live_engine_arg(args);
+  const auto hosts = args.strings(1, "hostNqns");
   if (!args.ok()) return args.env().Undefined();
-  engine->on_reactor([engine] {
-    if (engine->target != nullptr) engine->target->exports_changed();
+  engine->on_reactor([engine, hosts] {
+    if (engine->target != nullptr) engine->target->exports_changed(hosts);
   });
   return args.env().Undefined();
 }
@@ -127,6 +163,7 @@ void register_front_end_calls(Napi::Env env, Napi::Object exports) {
   exports.Set("targetListen", Napi::Function::New(env, TargetListen));
   exports.Set("frontEndsStop", Napi::Function::New(env, FrontEndsStop));
   exports.Set("targetDisconnect", Napi::Function::New(env, TargetDisconnect));
+  exports.Set("targetSessions", Napi::Function::New(env, TargetSessions));
   exports.Set("targetVolumeChanged", Napi::Function::New(env, TargetVolumeChanged));
   exports.Set("targetExportsChanged", Napi::Function::New(env, TargetExportsChanged));
 }

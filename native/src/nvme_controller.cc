@@ -34,6 +34,7 @@ Controller::Controller(Target& target, uint16_t id, ControllerSettings settings)
       reactor_(target.reactor()),
       id_(id),
       settings_(std::move(settings)),
+      made_ms_(reactor_.now_ms()),
       keep_alive_ms_(settings_.keep_alive_ms),
       last_seen_ms_(reactor_.now_ms()) {
   arm_keep_alive();

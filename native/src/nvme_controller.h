@@ -90,6 +90,7 @@ class Controller {
   bool has_queue(uint16_t queue_id) const;
   uint16_t io_queues() const;
   uint16_t id() const { return id_; }
+  uint64_t made_ms() const { return made_ms_; }
   const ControllerSettings& settings() const { return settings_; }
   BlockVolume& volume() const { return *settings_.volume; }
   Target& target() const { return target_; }
@@ -115,6 +116,7 @@ class Controller {
   Reactor& reactor_;
   const uint16_t id_;
   const ControllerSettings settings_;
+  const uint64_t made_ms_;
   std::vector<Connection*> queues_;  // attached
   uint32_t connections_ = 0;         // not gone
   bool ended_ = false;

@@ -81,7 +81,7 @@ void check_options(const TargetOptions& options) {
 }  // namespace
 
 Target::Target(Reactor& reactor, Exports& exports, TargetOptions options)
-    : reactor_(reactor), exports_(exports), options_(std::move(options)) {
+    : reactor_(reactor), exports_(exports), options_(std::move(options)), fences_(reactor) {
   check_options(options_);
   accept_op_.context = this;
   accept_op_.done = [](RingOp* op, int32_t result) {
@@ -176,7 +176,8 @@ void Target::stop(std::function<void()> done) {
   schedule_burial();
 }
 
-void Target::disconnect(const std::string& subsystem_nqn, const std::string& host_nqn) {
+void Target::disconnect(const std::string& subsystem_nqn, const std::string& host_nqn,
+                        Fences::Done done) {
   std::vector<Controller*> controllers;
   for (const auto& [id, controller] : controllers_) {
     const ControllerSettings& settings = controller->settings();
@@ -185,14 +186,19 @@ void Target::disconnect(const std::string& subsystem_nqn, const std::string& hos
       controllers.push_back(controller.get());
     }
   }
-  for (Controller* controller : controllers) controller->end();
-
   std::vector<Connection*> applicants;
   for (const auto& [id, connection] : connections_) {
     if (connection->controller() == nullptr && connection->applies_for(subsystem_nqn, host_nqn)) {
       applicants.push_back(connection.get());
     }
   }
+  std::set<uint64_t> connection_ids;
+  std::set<uint16_t> controller_ids;
+  for (const Connection* connection : applicants) connection_ids.insert(connection->id());
+  for (const Controller* controller : controllers) controller_ids.insert(controller->id());
+  fences_.add(std::move(connection_ids), std::move(controller_ids), options_.fence_timeout_ms,
+              std::move(done));
+  for (Controller* controller : controllers) controller->end();
   for (Connection* connection : applicants) connection->close();
 }
 
@@ -204,9 +210,12 @@ void Target::volume_changed(const BlockVolume* volume) {
   }
 }
 
-void Target::exports_changed() {
+void Target::exports_changed(const std::vector<std::string>& host_nqns) {
   for (const auto& [id, controller] : controllers_) {
-    if (controller->discovery()) controller->notify(kNotifyDiscovery);
+    const auto& host = controller->settings().host_nqn;
+    if (controller->discovery() && std::ranges::find(host_nqns, host) != host_nqns.end()) {
+      controller->notify(kNotifyDiscovery);
+    }
   }
 }
 
@@ -215,8 +224,8 @@ std::vector<Session> Target::sessions() const {
   for (const auto& [id, controller] : controllers_) {
     const ControllerSettings& settings = controller->settings();
     if (controller->discovery()) continue;
-    sessions.push_back(
-        {settings.subsystem_nqn, settings.host_nqn, settings.peer, id, controller->io_queues()});
+    sessions.push_back({settings.subsystem_nqn, settings.host_nqn, settings.peer, id,
+                        controller->io_queues(), reactor_.now_ms() - controller->made_ms()});
   }
   return sessions;
 }
@@ -241,6 +250,7 @@ Controller* Target::find_controller(uint16_t id) {
 void Target::retire(Connection& connection) {
   const auto found = connections_.find(connection.id());
   PANDO_ASSERT(found != connections_.end());
+  fences_.connection_gone(connection.id());
   dead_connections_.push_back(std::move(found->second));
   connections_.erase(found);
   schedule_burial();
@@ -249,6 +259,7 @@ void Target::retire(Connection& connection) {
 void Target::retire(Controller& controller) {
   const auto found = controllers_.find(controller.id());
   PANDO_ASSERT(found != controllers_.end());
+  fences_.controller_gone(controller.id());
   dead_controllers_.push_back(std::move(found->second));
   controllers_.erase(found);
   schedule_burial();

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "block_io.h"
+#include "nvme_fence.h"
 #include "reactor.h"
 
 namespace pando::nvme {
@@ -40,6 +41,7 @@ struct TargetOptions {
   uint64_t send_stall_ms = 30'000;              // a peer that reads nothing for so long is gone
   uint64_t discovery_idle_ms = 120'000;         // discovery without keep alive
   uint32_t keep_alive_granularity_ms = 1'000;   // reported as KAS
+  uint64_t fence_timeout_ms = 30'000;           // how long a fence waits for the last request
 };
 
 /// A host's controller, for the control plane to list.
@@ -49,6 +51,7 @@ struct Session {
   std::string peer;
   uint16_t controller_id = 0;
   uint16_t io_queues = 0;
+  uint64_t connected_ms = 0;  // for how long
 };
 
 class Target {
@@ -67,13 +70,14 @@ class Target {
   /// Ends every connection; `done` runs when the last volume is closed, never inside stop().
   void stop(std::function<void()> done);
 
-  /// Fencing: ends what `host_nqn` has on `subsystem_nqn`, connections that are being made too.
-  /// An empty host means every host. Commands that have reached the volume still run there.
-  void disconnect(const std::string& subsystem_nqn, const std::string& host_nqn);
+  /// Fencing: ends what `host_nqn` has on `subsystem_nqn`, connections that are being made too, at
+  /// once. An empty host means every host. Commands that have reached the volume still run there;
+  /// `done` runs when the last of them has ended, or after the time limit.
+  void disconnect(const std::string& subsystem_nqn, const std::string& host_nqn, Fences::Done done);
   /// The volume has another size now, or another read-only state: hosts are told to look again.
   void volume_changed(const BlockVolume* volume);
-  /// What discovery lists has changed: hosts that asked to be told are.
-  void exports_changed();
+  /// What discovery lists to these hosts has changed: those that asked to be told are.
+  void exports_changed(const std::vector<std::string>& host_nqns);
   std::vector<Session> sessions() const;
 
   // For connections and controllers.
@@ -112,6 +116,7 @@ class Target {
   std::map<uint16_t, std::unique_ptr<Controller>> controllers_;
   std::vector<std::unique_ptr<Connection>> dead_connections_;
   std::vector<std::unique_ptr<Controller>> dead_controllers_;
+  Fences fences_;
 };
 
 }  // namespace pando::nvme

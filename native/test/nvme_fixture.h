@@ -64,12 +64,14 @@ class RamVolume final : public BlockVolume {
   bool read_only_volume = false;
   IoStatus fail_with = IoStatus::kOk;
   uint64_t submitted = 0;
+  uint64_t finished = 0;
   uint64_t fua_requests = 0;
   uint64_t flushes = 0;
   uint64_t discarded_bytes = 0;
 
  private:
   void finish(BlockIo* io) {
+    ++finished;
     io->status = fail_with != IoStatus::kOk ? fail_with : run(*io);
     io->done(io);
   }

@@ -8,15 +8,16 @@ namespace pando::test {
 /// A controller that is enabled, with one I/O queue.
 struct Session {
   explicit Session(uint16_t port, Digests digests = {}, const std::string& subsystem = kVolumeNqn,
-                   uint8_t attributes = 0, uint16_t entries = 128, uint8_t alignment = 0)
+                   uint8_t attributes = 0, uint16_t entries = 128, uint8_t alignment = 0,
+                   const std::string& host = kHostNqn)
       : admin(port), io(port) {
     REQUIRE(admin.initialize(digests, alignment));
-    const Outcome connected = admin.connect(subsystem, 0);
+    const Outcome connected = admin.connect(subsystem, 0, 0xFFFF, host);
     REQUIRE(connected.ok());
     controller_id = static_cast<uint16_t>(connected.result);
     REQUIRE(admin.enable());
     REQUIRE(io.initialize(digests, alignment));
-    REQUIRE(io.connect(subsystem, 1, controller_id, kHostNqn, 0, entries, attributes).ok());
+    REQUIRE(io.connect(subsystem, 1, controller_id, host, 0, entries, attributes).ok());
   }
 
   Host admin;

@@ -1,5 +1,5 @@
-// Sessions from their beginning to their end: Connect, discovery, keep alive, fencing, hosts that
-// vanish, and what a target refuses to start with.
+// Sessions from their beginning to their end: Connect, discovery, keep alive, hosts that vanish,
+// and what a target refuses to start with.
 #include "nvme_session.h"
 
 #include <cstring>
@@ -193,7 +193,7 @@ void discovery() {
   CHECK(host.admin(AdminOpcode::kKeepAlive).ok());
   target.on_reactor([&](nvme::Target& t) {
     target.exports.volumes.erase(kOtherNqn);
-    t.exports_changed();
+    t.exports_changed({kHostNqn});
   });
   CHECK(host.await(sqe.cid).result == 0x70F002);
   const auto after = as<nvme::DiscoveryHeader>(host.log_page(LogPage::kDiscovery, 1024));
@@ -220,30 +220,6 @@ void discovery_without_advertised_address() {
   std::memcpy(&entry, log.data.data() + 1024, sizeof(entry));
   CHECK(std::strcmp(entry.address, "127.0.0.1") == 0);
   CHECK(std::atoi(entry.service) == target.port());
-}
-
-void fencing() {
-  TargetThread target;
-  Session session(target.port());
-  Session other(target.port(), {}, kOtherNqn);
-  target.on_reactor([](nvme::Target& t) { t.disconnect(kVolumeNqn, "nqn.somebody"); });
-  CHECK(session.io.read(0, 1).ok());
-  target.on_reactor([](nvme::Target& t) { t.disconnect(kVolumeNqn, kHostNqn); });
-  CHECK(session.admin.closed_by_target() && session.io.closed_by_target());
-  CHECK(other.io.read(0, 1).ok());
-  CHECK(target.eventually([&](auto&) { return target.exports.open_count == 1; }));
-
-  // A connection whose volume is still being opened is fenced too, and gives the volume back.
-  target.on_reactor([&](auto&) { target.exports.open_delay_ms = 200; });
-  Host late(target.port());
-  REQUIRE(late.initialize());
-  std::thread fence([&] {
-    CHECK(target.eventually([&](auto&) { return target.exports.open_count == 2; }));
-    target.on_reactor([](nvme::Target& t) { t.disconnect(kVolumeNqn, ""); });
-  });
-  CHECK(!late.connect(kVolumeNqn, 0).answered);
-  fence.join();
-  CHECK(target.eventually([&](auto&) { return target.exports.open_count == 1; }));
 }
 
 void hosts_that_vanish() {
@@ -316,7 +292,6 @@ int main() {
   keep_alive();
   discovery();
   discovery_without_advertised_address();
-  fencing();
   hosts_that_vanish();
   limits_connections();
   refuses_bad_options();

@@ -8,6 +8,7 @@ import {
   cutPower,
   finish,
   flush,
+  SECTORS,
   smallPool,
   write,
 } from "../sim/small-pool.js";
@@ -129,6 +130,93 @@ test("a frozen group is durable", async () => {
   assert.is(frozen.state, "waiting");
   assert.ok(await ended(world, frozen));
   await Promise.all([1, 2].map((id) => world.run(native.volumeThaw(world.pool.handle, id, 0))));
+  await finish(client);
+});
+
+test("a group snapshot of volumes is of one instant, and survives whole", async () => {
+  const client = await smallPool();
+  const { world } = client;
+  await addVolume(client, "b");
+  await write(client, "a", 0, 4);
+  await write(client, "b", 0, 4);
+  const group = track(client.snapshotGroup(["a", "b"], "g"));
+  await drain(world, DURABLE);
+  const writes = ["a", "b"].map((name) => track(client.write(name, { sector: 2, count: 4 })));
+  await drain(world, DURABLE);
+  assert.is(group.state, "waiting");
+  for (const one of writes) assert.is(one.state, "waiting", "neither gate opens before durable");
+  await take(world, DURABLE);
+  assert.ok(await ended(world, group));
+  await drain(world);
+  await cutPower(client);
+  await finish(client);
+});
+
+test("a group with a member that is missing, twice or taken changes nothing", async () => {
+  const client = await smallPool();
+  const { world } = client;
+  await addVolume(client, "b");
+  await world.run(client.snapshot("b", "taken"));
+  const commits = world.store.commits;
+  const refused = async (code: string, ...names: [volume: string, snapshot: string][]) => {
+    const refs = names.map(([volume, snapshot]) => ({ volume, snapshot }));
+    const tried = track(world.pool.createSnapshots(refs));
+    await drain(world);
+    assert.is((tried.error as { code?: string }).code, code);
+  };
+  await refused("ENOTFOUND", ["a", "g"], ["nobody", "g"]);
+  await refused("EEXIST", ["a", "g"], ["b", "taken"]);
+  await refused("EINVAL", ["a", "g"], ["a", "h"]);
+  await refused("EINVAL");
+  assert.is(world.store.commits, commits);
+  await write(client, "a", 0, 4);
+  await finish(client);
+});
+
+test("a volume rolled back is what its snapshot is, and goes its own way", async () => {
+  const client = await smallPool();
+  const { world } = client;
+  await write(client, "a", 0, 40);
+  await world.run(client.snapshot("a", "s"));
+  await write(client, "a", 10, 10);
+  await world.run(client.discard("a", { sector: 20, count: 10 }));
+  await world.run(client.resize("a", SECTORS + 8));
+  await world.run(client.snapshot("a", "newer"));
+  await write(client, "a", 500, 20);
+  const { uuid } = (await world.run(world.pool.getVolume("a")))?.value ?? {};
+  await world.run(client.rollBack("a@s"));
+  const after = (await world.run(world.pool.getVolume("a")))?.value;
+  assert.is(after?.uuid, uuid);
+  assert.is(after?.sizeBytes, (SECTORS + 8) * 4096);
+  await world.run(client.open("a"));
+  await write(client, "a", 5, 10);
+  await world.run(client.rollBack("a@newer"));
+  await cutPower(client, { keep: "random", seed: 7 });
+  await finish(client);
+});
+
+test("a volume that somebody has open is not rolled back", async () => {
+  const client = await smallPool();
+  const { world } = client;
+  await write(client, "a", 0, 4);
+  await world.run(client.snapshot("a", "s"));
+  await write(client, "a", 0, 4);
+  const tried = track(world.pool.rollbackVolume("a", "s"));
+  await drain(world);
+  assert.is((tried.error as { code?: string }).code, "EBUSY");
+  await finish(client);
+});
+
+test("a volume is not rolled back to the snapshot of another one of its name", async () => {
+  const client = await smallPool();
+  const { world } = client;
+  await world.run(client.snapshot("a", "s"));
+  await world.run(client.deleteVolume("a"));
+  await addVolume(client, "a");
+  await world.run(client.close("a"));
+  const tried = track(world.pool.rollbackVolume("a", "s"));
+  await drain(world);
+  assert.is((tried.error as { code?: string }).code, "EINVAL");
   await finish(client);
 });
 

@@ -183,6 +183,28 @@ const OPERATIONS: Operation[] = [
     operate: (client) => client.snapshot("a", "s"),
   },
   {
+    name: "group snapshot, writes in flight",
+    prepare: async (client) => {
+      await withClone(client);
+      await client.world.run(client.open("b"));
+      await client.world.run(client.write("b", { sector: 2, count: 2 }));
+    },
+    meanwhile: (client) => {
+      void client.write("a", { sector: 6, count: 4 });
+      void client.write("b", { sector: 510, count: 4 });
+    },
+    operate: (client) => client.snapshotGroup(["a", "b"], "g"),
+  },
+  {
+    name: "roll back",
+    prepare: async (client) => {
+      await withClone(client);
+      await client.world.run(client.snapshot("a", "t"));
+      await client.world.run(client.write("a", { sector: 4, count: 6 }));
+    },
+    operate: (client) => client.rollBack("a@s"),
+  },
+  {
     name: "clone of a snapshot",
     prepare: withSnapshot,
     operate: (client) => client.cloneSnapshot("a@s", "c"),

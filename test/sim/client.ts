@@ -5,7 +5,7 @@ import { assert } from "../../engine/base/assert.js";
 import { SECTOR_BYTES } from "../../engine/base/constants.js";
 import { isPandoError } from "../../engine/base/errors.js";
 import { checkStore } from "../../engine/core/check.js";
-import { getSpaceRecord } from "../../engine/store/catalogue.js";
+import { getSpaceRecord, getVolume } from "../../engine/store/catalogue.js";
 import { IO_OP, type IoResult } from "../../native/native.js";
 import { sectorsOf } from "./blocks.js";
 import { Books, HOLE, type Range, type SnapshotBook, type VolumeBook } from "./books.js";
@@ -111,20 +111,51 @@ export class Client {
   }
 
   snapshot(name: string, snapshot: string): Promise<void> {
-    const volume = this.#books.volume(name);
-    const key = `${name}@${snapshot}`;
+    return this.snapshotGroup([name], snapshot);
+  }
+
+  /** Of each volume one of this name, at one instant. */
+  async snapshotGroup(names: string[], snapshot: string): Promise<void> {
+    const volumes = names.map((name) => this.#books.volume(name));
+    const keys = names.map((name) => `${name}@${snapshot}`);
     const from = this.#books.tick();
     const add = (): void => {
-      const image = this.#books.imageOf(volume, from);
-      this.snapshots.set(key, { image, sectors: volume.sectors });
+      volumes.forEach((volume, at) => {
+        const image = this.#books.imageOf(volume, from);
+        this.snapshots.set(keys[at] as string, { image, sectors: volume.sectors });
+      });
     };
-    return this.#pinned(volume, [key], () => this.pool.createSnapshot(name, snapshot), {
+    const work = () => this.pool.createSnapshots(names.map((volume) => ({ volume, snapshot })));
+    await this.#pinned(volumes, keys, work, {
       done: () => {
         add();
-        this.#books.frozen(volume, from);
+        for (const volume of volumes) this.#books.frozen(volume, from);
       },
       resolve: (found) => {
-        if (found.snapshots.has(key)) add();
+        const there = keys.filter((key) => found.snapshots.has(key)).length;
+        assert(there === 0 || there === keys.length, "a group is there whole or not at all");
+        if (there > 0) add();
+      },
+    });
+  }
+
+  /** The volume goes on from its snapshot; nobody has it open afterwards. */
+  async rollBack(key: string): Promise<void> {
+    const [name, snapshot] = key.split("@") as [string, string];
+    const source = this.snapshots.get(key);
+    assert(source !== undefined, `${key} exists`);
+    this.busy.add(name);
+    await this.close(name);
+    const { sectors } = this.#books.volume(name);
+    const before = getVolume(this.world.store, name).layer;
+    const replace = (): void =>
+      this.#books.addVolume(name, sectors, (sector) =>
+        sector < source.sectors ? source.image.at(sector) : HOLE,
+      );
+    await this.#alter([name, key], () => this.pool.rollbackVolume(name, snapshot), {
+      done: replace,
+      resolve: () => {
+        if (getVolume(this.world.store, name).layer !== before) replace();
       },
     });
   }
@@ -151,7 +182,7 @@ export class Client {
       this.#books.addVolume(name, volume.sectors, (sector) => image.at(sector));
     };
     const origin = { volume: source, snapshot: null };
-    return this.#pinned(volume, [name], () => this.pool.cloneVolume(origin, name), {
+    return this.#pinned([volume], [name], () => this.pool.cloneVolume(origin, name), {
       done: () => {
         add();
         this.#books.frozen(volume, from);
@@ -360,16 +391,16 @@ export class Client {
   }
 
   async #pinned(
-    volume: VolumeBook,
+    volumes: VolumeBook[],
     names: string[],
     work: () => Promise<unknown>,
     change: Pending & { done: () => void },
   ): Promise<void> {
-    volume.pins++;
+    for (const volume of volumes) volume.pins++;
     try {
       await this.#alter(names, work, change);
     } finally {
-      volume.pins--;
+      for (const volume of volumes) volume.pins--;
     }
   }
 

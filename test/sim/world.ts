@@ -192,7 +192,12 @@ export class World {
       clock: this.#clock,
       log: silent,
       newUuid: () => this.#newUuid(),
-      news: { hostDenied: () => {}, resized: () => {}, exportsChanged: () => {} },
+      news: {
+        disconnect: async () => ({ controllers: 0, ended: true }),
+        connections: async () => [],
+        resized: () => {},
+        exportsChanged: () => {},
+      },
       memory: { sharedPath: "", bootId: BOOT_ID },
       path: "simulation",
       indexCacheBytes: this.#options.indexCacheBytes ?? 1024 * 1024,

@@ -17,6 +17,14 @@ const engine: Engine = {
     const pool = new FakePool(config.pool);
     await pool.createVolume("in-use", 4096);
     pool.open("in-use", { frontEnd: "nvme-tcp", hostNqn: "nqn.2014-08.org.example:a", count: 1 });
+    pool.connections.push({
+      volume: "in-use",
+      hostNqn: "nqn.2014-08.org.example:a",
+      peer: "10.0.0.9:50000",
+      controllerId: 7,
+      ioQueues: 2,
+      connectedSeconds: 90,
+    });
     return { pool, close: () => pool.close() };
   },
   async createPool(path, options) {

@@ -2,8 +2,10 @@
 // tests of the control plane.
 import { randomUUID } from "node:crypto";
 import { PandoError } from "../../engine/base/errors.js";
+import type { SnapshotRef } from "../../engine/base/name.js";
 import type {
   CheckReport,
+  ConnectionInfo,
   Origin,
   PoolInfo,
   PoolService,
@@ -18,6 +20,7 @@ export class FakePool implements PoolService {
   failure: string | null = null;
   report: CheckReport = { clean: true, problems: [], layers: 1, indexBlocks: 2, ownedBlocks: 3 };
   closed = false;
+  connections: ConnectionInfo[] = [];
   #clock = Date.parse("2026-01-01T00:00:00Z");
 
   constructor(readonly path: string) {}
@@ -106,6 +109,16 @@ export class FakePool implements PoolService {
     return made;
   }
 
+  async createSnapshots(snapshots: readonly SnapshotRef[]): Promise<SnapshotInfo[]> {
+    for (const { volume } of snapshots) this.#volume(volume);
+    return Promise.all(snapshots.map((one) => this.createSnapshot(one.volume, one.snapshot)));
+  }
+
+  async rollbackVolume(volume: string, snapshot: string): Promise<VolumeInfo> {
+    this.#snapshot(volume, snapshot);
+    return { ...this.#volume(volume), ownBytes: 0 };
+  }
+
   async listSnapshots(volume?: string): Promise<SnapshotInfo[]> {
     if (volume !== undefined) this.#volume(volume);
     return [...this.snapshots.values()].filter(
@@ -128,6 +141,19 @@ export class FakePool implements PoolService {
     const volume = this.#volume(name);
     volume.allowedHosts = volume.allowedHosts.filter((host) => host !== hostNqn);
     return volume;
+  }
+
+  async disconnectHost(name: string, hostNqn: string): Promise<number> {
+    this.#volume(name);
+    const stays = (one: ConnectionInfo) => one.volume !== name || one.hostNqn !== hostNqn;
+    const before = this.connections.length;
+    this.connections = this.connections.filter(stays);
+    return before - this.connections.length;
+  }
+
+  async listConnections(volume?: string): Promise<ConnectionInfo[]> {
+    if (volume !== undefined) this.#volume(volume);
+    return this.connections.filter((one) => volume === undefined || one.volume === volume);
   }
 
   async checkpoint(): Promise<void> {}

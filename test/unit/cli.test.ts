@@ -101,6 +101,24 @@ test("host allow and deny, and the line that connects", async () => {
   assert.equal(after.allowedHosts, []);
 });
 
+test("who is connected, and putting a host out", async () => {
+  const host = "nqn.2014-08.org.example:a";
+  assert.is(
+    await text("host", "list"),
+    [
+      "VOLUME  HOST                       PEER            CONTROLLER  QUEUES  FOR",
+      `in-use  ${host}  10.0.0.9:50000  7           2       90 s`,
+      "",
+    ].join("\n"),
+  );
+  assert.equal(await json("host", "list", "db"), []);
+  const ended = await text("host", "disconnect", "in-use", host);
+  assert.is(ended, "disconnected from in-use; its last request has ended\n");
+  const again = await text("host", "disconnect", "in-use", host);
+  assert.is(again, `${host} was not connected to in-use\n`);
+  assert.equal(await json("host", "list"), []);
+});
+
 test("snapshots, clones, and the tree of branches", async () => {
   assert.is(await text("snapshot", "create", "db@monday"), "made db@monday\n");
   const { name, volume } = (await json("snapshot", "create", "db@tuesday")) as {
@@ -137,6 +155,14 @@ test("snapshots, clones, and the tree of branches", async () => {
   );
   assert.match(await text("snapshot", "list"), /^NAME {8}SIZE {4}CREATED\ndb@monday {3}20 GiB /);
   assert.is(await text("snapshot", "delete", "db@tuesday"), "deleted db@tuesday\n");
+  const group = await text("snapshot", "create", "db@group", "db-test@group");
+  assert.is(group, "made db@group\nmade db-test@group\n");
+  const list = (await json("snapshot", "create", "db@other", "db-test@other")) as object[];
+  assert.is(list.length, 2);
+  for (const one of ["db@group", "db-test@group", "db@other", "db-test@other"]) {
+    await text("snapshot", "delete", one);
+  }
+  assert.match(await text("volume", "rollback", "db@monday"), /^name +db\n/);
   assert.equal(await json("volume", "delete", "live"), { deleted: "live" });
 });
 
@@ -205,8 +231,14 @@ test("wrong values: exit code 1, and nothing is changed", async () => {
     [/5000 is not a multiple/, ["volume", "resize", "db", "--size", "5000"]],
     [/there is a snapshot db@monday already/, ["snapshot", "create", "db@monday"]],
     [/"db" does not name a snapshot/, ["snapshot", "create", "db"]],
+    [/"db" does not name a snapshot/, ["snapshot", "create", "db@x", "db"]],
+    [/there is no volume nothing/, ["snapshot", "create", "db@x", "nothing@x"]],
+    [/there is no snapshot db@nothing/, ["volume", "rollback", "db@nothing"]],
+    [/"db" does not name a snapshot/, ["volume", "rollback", "db"]],
     [/there is no snapshot db@nothing/, ["snapshot", "delete", "db@nothing"]],
     [/is not a host NQN/, ["host", "allow", "db", "me"]],
+    [/is not a host NQN/, ["host", "disconnect", "db", "me"]],
+    [/there is no volume nothing/, ["host", "list", "nothing"]],
     [/blocks cannot be of 5000 bytes/, ["pool", "create", "/p", "--block-size", "5000"]],
     [/1000 is not a multiple of the block size, 4096/, ["pool", "create", "/p", "--size", "1000"]],
     [/"1X" is not a valid journal size/, ["pool", "create", "/p", "--journal-size", "1X"]],
@@ -224,9 +256,9 @@ test("numbers as names are names", async () => {
 test("help has an example for every verb, and goes to stdout", async () => {
   const verbs = {
     pool: ["create", "show", "check"],
-    volume: ["create", "list", "show", "delete", "resize", "clone"],
+    volume: ["create", "list", "show", "delete", "resize", "clone", "rollback"],
     snapshot: ["create", "list", "delete"],
-    host: ["allow", "deny"],
+    host: ["allow", "deny", "disconnect", "list"],
   };
   const all = Object.entries(verbs).flatMap(([noun, each]) => each.map((verb) => [noun, verb]));
   for (const words of [...all, ["daemon"]]) {

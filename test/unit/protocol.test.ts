@@ -44,6 +44,14 @@ const POOL = {
   },
 };
 const SNAPSHOT = { volume: "db", name: "s", uuid: "u", sizeBytes: 4096, createdAt: "t" };
+const CONNECTION = {
+  volume: "db",
+  hostNqn: "nqn",
+  peer: "[::1]:5",
+  controllerId: 1,
+  ioQueues: 2,
+  connectedSeconds: 3,
+};
 const REPORT = { clean: true, problems: ["p"], layers: 1, indexBlocks: 2, ownedBlocks: 3 };
 const BY_NAME = { name: "db" };
 const BY_SNAPSHOT = { volume: "db", snapshot: "s" };
@@ -59,11 +67,18 @@ const MESSAGES: Record<UnaryName | StreamName, { request: object; response: obje
   DeleteVolume: { request: BY_NAME, response: {} },
   ResizeVolume: { request: BY_SIZE, response: VOLUME },
   CloneVolume: { request: { source: VOLUME.origin, name: "c" }, response: VOLUME },
+  RollbackVolume: { request: BY_SNAPSHOT, response: VOLUME },
   CreateSnapshot: { request: BY_SNAPSHOT, response: SNAPSHOT },
+  CreateSnapshots: {
+    request: { snapshots: [BY_SNAPSHOT, BY_SNAPSHOT] },
+    response: { snapshots: [SNAPSHOT, SNAPSHOT] },
+  },
   ListSnapshots: { request: { volume: "db" }, response: SNAPSHOT },
   DeleteSnapshot: { request: BY_SNAPSHOT, response: {} },
   AllowHost: { request: BY_HOST, response: VOLUME },
   DenyHost: { request: BY_HOST, response: VOLUME },
+  DisconnectHost: { request: BY_HOST, response: { controllers: 2 } },
+  ListConnections: { request: { volume: "db" }, response: CONNECTION },
 };
 
 test("the methods are the same on both sides", () => {

@@ -1,0 +1,104 @@
+// Which hosts may connect to a volume, and who is connected. Nobody may who is not on its list.
+//
+// A host that is taken off the list, or disconnected, is fenced: the call returns when nothing of
+// it runs in the volume any more. The list is durable first, so that the host does not come back in
+// between.
+import { PandoError } from "../base/errors.js";
+import { parseVolumeNqn } from "../base/nqn.js";
+import { allowHost, denyHost, findVolumeByUuid, getVolume } from "../store/catalogue.js";
+import type { Store } from "../store/store.js";
+import type { ConnectionInfo } from "./api.js";
+
+/** What connected hosts are to be told, or to feel. */
+export interface HostNews {
+  /** Ends the host's connections to the volume, and waits for their last request. */
+  disconnect(volumeUuid: string, hostNqn: string): Promise<Fence>;
+  connections(): Promise<HostConnection[]>;
+  /** `volume`: the data path's number of it. */
+  resized(volume: number): void;
+  /** Discovery lists something else to these hosts. */
+  exportsChanged(hostNqns: string[]): void;
+}
+
+export interface Fence {
+  controllers: number;
+  /** False: requests of the host still run; it was not waited for any longer. */
+  ended: boolean;
+}
+
+export interface HostConnection {
+  subsystemNqn: string;
+  hostNqn: string;
+  peer: string;
+  controllerId: number;
+  ioQueues: number;
+  connectedMs: number;
+}
+
+export interface HostsParts {
+  store: Store;
+  news: HostNews;
+  /** Runs one change of the catalogue, alone. */
+  change<T>(work: () => Promise<T>): Promise<T>;
+  /** Settles when what the data path has said so far has been dealt with. */
+  settled(): Promise<unknown>;
+}
+
+export class Hosts {
+  readonly #parts: HostsParts;
+
+  constructor(parts: HostsParts) {
+    this.#parts = parts;
+  }
+
+  async allow(volume: string, hostNqn: string): Promise<void> {
+    const { store, news, change } = this.#parts;
+    await change(() => store.transact((txn) => allowHost(txn, volume, hostNqn)));
+    news.exportsChanged([hostNqn]);
+  }
+
+  async deny(volume: string, hostNqn: string): Promise<void> {
+    const { store, news, change } = this.#parts;
+    const { uuid } = await change(() =>
+      store.transact((txn) => {
+        const before = getVolume(txn, volume);
+        // What changes nothing writes nothing.
+        return before.allowedHosts.includes(hostNqn) ? denyHost(txn, volume, hostNqn) : before;
+      }),
+    );
+    news.exportsChanged([hostNqn]);
+    await this.#fence({ volume, uuid, hostNqn });
+  }
+
+  /** How many controllers the host had. */
+  async disconnect(volume: string, hostNqn: string): Promise<number> {
+    const { uuid } = getVolume(this.#parts.store, volume);
+    return this.#fence({ volume, uuid, hostNqn });
+  }
+
+  /** Of one volume, or of all. */
+  async connections(volume?: string): Promise<ConnectionInfo[]> {
+    const { store, news } = this.#parts;
+    if (volume !== undefined) getVolume(store, volume);
+    const found: ConnectionInfo[] = [];
+    for (const { subsystemNqn, connectedMs, ...connection } of await news.connections()) {
+      const uuid = parseVolumeNqn(subsystemNqn);
+      const name = uuid === null ? undefined : findVolumeByUuid(store, uuid);
+      if (name === undefined || (volume !== undefined && name !== volume)) continue;
+      found.push({ volume: name, ...connection, connectedSeconds: Math.floor(connectedMs / 1000) });
+    }
+    return found;
+  }
+
+  async #fence(of: { volume: string; uuid: string; hostNqn: string }): Promise<number> {
+    const { volume, uuid, hostNqn } = of;
+    const { controllers, ended } = await this.#parts.news.disconnect(uuid, hostNqn);
+    await this.#parts.settled();
+    if (ended) return controllers;
+    throw new PandoError(
+      "EBUSY",
+      `host ${hostNqn} is disconnected from volume ${volume}, but requests of it still run there`,
+      { volume, hint: "what it has sent may still be written; ask again until this succeeds" },
+    );
+  }
+}

@@ -1,0 +1,124 @@
+// Who may connect and who is: the list is durable before the host is put out, the call returns when
+// the host's last request has ended, and says so when it has not.
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { isPandoError } from "../../engine/base/errors.js";
+import { volumeNqn } from "../../engine/base/nqn.js";
+import { type Fence, type HostConnection, Hosts } from "../../engine/core/hosts.js";
+import * as catalogue from "../../engine/store/catalogue.js";
+import { ModelStore } from "../sim/model-store.js";
+
+const UUID = "3f8a1c52-9d0e-4b67-8a21-000000000001";
+const HOST = "nqn.2014-08.org.example:a";
+const OTHER = "nqn.2014-08.org.example:b";
+
+interface Scene {
+  hosts: Hosts;
+  /** What happened, in order. */
+  said: string[];
+  allowed(): string[];
+}
+
+async function scene(
+  fence: Fence = { controllers: 1, ended: true },
+  connected: HostConnection[] = [],
+): Promise<Scene> {
+  const said: string[] = [];
+  const store = new ModelStore();
+  await store.transact((txn) => {
+    catalogue.createVolume(txn, "db", {
+      uuid: UUID,
+      layer: 1,
+      sizeBytes: 4096,
+      createdAt: "2026-01-02T03:04:05.000Z",
+      allowedHosts: [OTHER],
+      origin: null,
+    });
+  });
+  const allowed = () => catalogue.getVolume(store, "db").allowedHosts;
+  const hosts = new Hosts({
+    store,
+    change: (work) => work(),
+    settled: async () => said.push("settled"),
+    news: {
+      async disconnect(uuid, host) {
+        said.push(`disconnect ${uuid === UUID} ${host}, listed: ${allowed().includes(host)}`);
+        return fence;
+      },
+      connections: async () => connected,
+      resized: () => said.push("resized"),
+      exportsChanged: (names) => said.push(`told ${names}`),
+    },
+  });
+  return { hosts, said, allowed };
+}
+
+const connection = (uuid: string): HostConnection => ({
+  subsystemNqn: volumeNqn(uuid),
+  hostNqn: HOST,
+  peer: "10.0.0.9:1234",
+  controllerId: 3,
+  ioQueues: 2,
+  connectedMs: 61_500,
+});
+
+test("an allowed host is told that there is something to discover", async () => {
+  const { hosts, said, allowed } = await scene();
+  await hosts.allow("db", HOST);
+  assert.equal(allowed(), [HOST, OTHER]);
+  assert.equal(said, [`told ${HOST}`]);
+});
+
+test("a denied host is off the list before it is put out, and fenced when the call returns", async () => {
+  const { hosts, said, allowed } = await scene();
+  await hosts.allow("db", HOST);
+  said.length = 0;
+  await hosts.deny("db", HOST);
+  assert.equal(allowed(), [OTHER]);
+  assert.equal(said, [`told ${HOST}`, `disconnect true ${HOST}, listed: false`, "settled"]);
+});
+
+test("a host that was never on the list is fenced too", async () => {
+  const { hosts, said } = await scene({ controllers: 0, ended: true });
+  await hosts.deny("db", HOST);
+  assert.equal(said.at(-2), `disconnect true ${HOST}, listed: false`);
+});
+
+test("a fence that is not complete is an error, and the list is changed all the same", async () => {
+  const { hosts, allowed } = await scene({ controllers: 1, ended: false });
+  for (const call of [() => hosts.deny("db", OTHER), () => hosts.disconnect("db", OTHER)]) {
+    const error = await call().then(
+      () => null,
+      (thrown: unknown) => thrown,
+    );
+    assert.ok(isPandoError(error, "EBUSY"));
+    assert.match((error as Error).message, /requests of it still run/);
+  }
+  assert.equal(allowed(), []);
+});
+
+test("disconnecting leaves the list alone", async () => {
+  const { hosts, said, allowed } = await scene({ controllers: 2, ended: true });
+  assert.is(await hosts.disconnect("db", OTHER), 2);
+  assert.equal(allowed(), [OTHER]);
+  assert.equal(said, [`disconnect true ${OTHER}, listed: true`, "settled"]);
+  const missing = await hosts.disconnect("none", OTHER).catch((error: Error) => error.message);
+  assert.is(missing, "there is no volume none");
+});
+
+test("connections carry the volume's name; what is being deleted is left out", async () => {
+  const gone = "3f8a1c52-9d0e-4b67-8a21-00000000000f";
+  const { hosts } = await scene(undefined, [connection(UUID), connection(gone)]);
+  const expected = {
+    volume: "db",
+    hostNqn: HOST,
+    peer: "10.0.0.9:1234",
+    controllerId: 3,
+    ioQueues: 2,
+    connectedSeconds: 61,
+  };
+  assert.equal(await hosts.connections(), [expected]);
+  assert.equal(await hosts.connections("db"), [expected]);
+});
+
+test.run();
