@@ -18,6 +18,7 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         .option("target", text("HOST:PORT where the NVMe/TCP target listens, or none"))
         .option("advertise", text("HOST:PORT that hosts are told to connect to"))
         .option("index-cache", text("Memory for index blocks"))
+        .option("space-levels", text("Percent used at which each alarm begins, as in 80,90,95"))
         .option("log-level", text("fatal, error, warn, info, debug or trace"))
         .example("$0 daemon --pool /srv/pando", "")
         .example("$0 daemon --config /etc/pando/pando.json --log-level debug", ""),
@@ -31,6 +32,7 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         target: args.target,
         advertise: args.advertise,
         indexCache: args.indexCache,
+        spaceLevels: args.spaceLevels,
         logLevel: args.logLevel,
       });
       const environment = readEnvironment();

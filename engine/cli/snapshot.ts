@@ -4,6 +4,7 @@ import { parseSnapshotRef, requireName } from "../base/name.js";
 import { formatSize } from "../base/size.js";
 import { type GlobalOptions, withClient } from "./context.js";
 import { formatTable, printResult } from "./print.js";
+import { describeFreed } from "./volume-text.js";
 
 const SNAPSHOT = {
   type: "string",
@@ -50,10 +51,13 @@ export function addSnapshot(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
           const found = await withClient(args, (client) => client.listSnapshots(volume));
           printResult(args, found, () =>
             formatTable(
-              ["NAME", "SIZE", "CREATED"],
+              ["NAME", "SIZE", "OWN", "SHARED", "IF DELETED", "CREATED"],
               found.map((one) => [
                 `${one.volume}@${one.name}`,
                 formatSize(one.sizeBytes),
+                formatSize(one.ownBytes),
+                formatSize(one.sharedBytes),
+                describeFreed(one),
                 one.createdAt,
               ]),
             ),

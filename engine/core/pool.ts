@@ -25,7 +25,7 @@ import {
 } from "../store/catalogue.js";
 import type { VolumeRecord } from "../store/codec-records.js";
 import { FreeMap } from "../store/free-map.js";
-import { abandonLayer, createLayer, findLayer, getLayer, mappedBlocks } from "../store/layers.js";
+import { abandonLayer, createLayer, findLayer } from "../store/layers.js";
 import { Lineage, lookupNearest } from "../store/lineage.js";
 import type { Store } from "../store/store.js";
 import type { Superblock } from "../store/superblock.js";
@@ -37,8 +37,10 @@ import type {
   PoolInfo,
   PoolService,
   SnapshotInfo,
+  SpaceInfo,
   VolumeInfo,
 } from "./api.js";
+import { Background } from "./background.js";
 import {
   type BranchingParts,
   cloneLiveVolume,
@@ -50,6 +52,7 @@ import { Checkpointer } from "./checkpointer.js";
 import { DataPath } from "./data-path.js";
 import { VolumeExports } from "./exports.js";
 import { type HostNews, Hosts } from "./hosts.js";
+import { LayerSpaces } from "./layer-space.js";
 import { Mutex } from "./mutex.js";
 import { OpenVolumes } from "./open-volumes.js";
 import { Pace } from "./pace.js";
@@ -57,9 +60,7 @@ import { Reclaimer } from "./reclaimer.js";
 import type { Recovered } from "./recovery.js";
 import { rollBack } from "./rollback.js";
 import { Space } from "./space.js";
-
-/** How long changes may stay in the journal only. */
-const CHECKPOINT_INTERVAL_MS = 5_000;
+import { SpaceLevels } from "./space-levels.js";
 
 export interface PoolParts {
   addon: Addon;
@@ -81,6 +82,8 @@ export interface PoolParts {
   dirtyLimit: number;
   /** Index blocks that a fold changes in one transaction; hosts' writes to them wait for it. */
   foldBatch: number;
+  /** Percent of the pool used at which each level above 0 begins. */
+  spaceLevels: readonly number[];
 }
 
 export class Pool implements PoolService {
@@ -97,11 +100,11 @@ export class Pool implements PoolService {
   readonly #exports: VolumeExports;
   readonly #hosts: Hosts;
   readonly #catalogue = new Mutex();
-  readonly #stopTimer: () => void;
+  readonly #background: Background;
+  readonly #levels: SpaceLevels;
   #failure: string | null = null;
   #closed = false;
   #checkpointed = false;
-  #tidying: Promise<void> | null = null;
 
   constructor(parts: PoolParts) {
     this.#parts = parts;
@@ -134,7 +137,7 @@ export class Pool implements PoolService {
     this.#checkpointer = new Checkpointer(this.#store, this.#path, this.#map, indexWrites);
     this.#space = new Space(this.#path, this.#map, {
       dataBlocks,
-      makeFree: () => this.#makeFree(),
+      makeFree: () => this.#background.makeFree(),
       log: parts.log,
     });
     const volumes = new OpenVolumes(this.#store, this.#path);
@@ -173,9 +176,17 @@ export class Pool implements PoolService {
       change: (work) => this.#change(work),
       settled: () => this.#catalogue.run(async () => undefined),
     });
+    this.#levels = new SpaceLevels(parts.spaceLevels, parts.log);
     this.#space.lend();
-    this.#stopTimer = parts.clock.every(CHECKPOINT_INTERVAL_MS, () => this.#tidy());
-    this.#tidy();
+    this.#background = new Background({
+      clock: parts.clock,
+      path: this.#path,
+      checkpointer: this.#checkpointer,
+      reclaimer: this.#reclaimer,
+      log: parts.log,
+      broken: () => this.#failure !== null,
+      onInterval: () => this.#watchSpace(),
+    });
   }
 
   /** The addon's handle, for those who attach front ends and the index service. */
@@ -186,18 +197,18 @@ export class Pool implements PoolService {
   async info(): Promise<PoolInfo> {
     this.#assertOpen();
     const stats = await this.#path.stats();
-    const block = this.#superblock.blockSizeBytes;
-    const { used, lent, released } = this.#map.counts();
-    const written = lent - (stats.lentBlocks ?? 0);
+    const { blockSizeBytes: block, dataBlocks } = this.#superblock;
     const { blocksFreed, ...progress } = this.#reclaimer.progress();
-    const usedBlocks = used + released + written;
+    const usedBlocks = this.#usedBlocks(stats.lentBlocks ?? 0);
     return {
       uuid: this.#superblock.uuid,
       path: this.#parts.path,
       blockSizeBytes: block,
-      sizeBytes: this.#superblock.dataBlocks * block,
+      sizeBytes: dataBlocks * block,
       usedBytes: usedBlocks * block,
-      freeBytes: (this.#superblock.dataBlocks - usedBlocks) * block,
+      freeBytes: (dataBlocks - usedBlocks) * block,
+      pendingBytes: (stats.pendingFreeBlocks ?? 0) * block,
+      spaceLevel: this.#levels.at(usedBlocks, dataBlocks).level,
       volumes: this.#store.count("volumes"),
       snapshots: this.#store.count("snapshots"),
       layers: this.#store.count("layers"),
@@ -268,11 +279,10 @@ export class Pool implements PoolService {
         abandonLayer(txn, deleted.layer, this.#parts.clock.now());
         return deleted;
       });
-      this.#reclaimer.deleted(record.layer);
+      this.#deleted(record.layer);
       return record;
     });
     this.#parts.news.exportsChanged(allowedHosts);
-    this.#tidy();
   }
 
   async resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
@@ -315,8 +325,9 @@ export class Pool implements PoolService {
   async createSnapshots(snapshots: readonly SnapshotRef[]): Promise<SnapshotInfo[]> {
     for (const { snapshot } of snapshots) requireName(snapshot, "snapshot");
     await this.#change(() => snapshotVolumes(this.#branching, snapshots));
+    const spaces = await this.#layerSpaces();
     return snapshots.map(({ volume, snapshot }) =>
-      describeSnapshot({
+      this.#snapshotInfo(spaces, {
         volume,
         name: snapshot,
         record: getSnapshot(this.#store, volume, snapshot),
@@ -326,15 +337,15 @@ export class Pool implements PoolService {
 
   async rollbackVolume(volume: string, snapshot: string): Promise<VolumeInfo> {
     await this.#change(async () => {
-      this.#reclaimer.deleted(await rollBack(this.#branching, { volume, snapshot }));
+      this.#deleted(await rollBack(this.#branching, { volume, snapshot }));
     });
-    this.#tidy();
     return this.getVolume(volume);
   }
 
   async listSnapshots(volume?: string): Promise<SnapshotInfo[]> {
     this.#assertOpen();
-    return listSnapshots(this.#store, volume).map(describeSnapshot);
+    const spaces = await this.#layerSpaces();
+    return listSnapshots(this.#store, volume).map((entry) => this.#snapshotInfo(spaces, entry));
   }
 
   async deleteSnapshot(volume: string, snapshot: string): Promise<void> {
@@ -344,9 +355,8 @@ export class Pool implements PoolService {
         abandonLayer(txn, deleted.layer, this.#parts.clock.now());
         return deleted;
       });
-      this.#reclaimer.deleted(record.layer);
+      this.#deleted(record.layer);
     });
-    this.#tidy();
   }
 
   async allowHost(volume: string, hostNqn: string): Promise<VolumeInfo> {
@@ -377,7 +387,7 @@ export class Pool implements PoolService {
   /** Checkpoints and reclaims until nothing that was deleted waits any more. */
   async settle(): Promise<void> {
     this.#assertOpen();
-    while (await this.#makeFree()) {
+    while (await this.#background.makeFree()) {
       // Each round may let a hidden parent go.
     }
   }
@@ -416,8 +426,7 @@ export class Pool implements PoolService {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    this.#stopTimer();
-    this.#reclaimer.stop();
+    const background = this.#background.stop();
     await this.#catalogue.run(async () => undefined);
     await this.#volumes.closeAll();
     if (this.#failure === null) {
@@ -428,7 +437,7 @@ export class Pool implements PoolService {
         this.#parts.log.warn({ err: error }, "the last checkpoint failed; the next start replays");
       }
     }
-    await this.#tidying;
+    await background.ended;
     this.#path.close();
     await this.#store.close();
     this.#parts.addon.deviceClose(this.#parts.device);
@@ -442,7 +451,7 @@ export class Pool implements PoolService {
         void this.#space.wanted();
         break;
       case "checkpoint":
-        this.#checkpointer.run().catch((error: unknown) => this.#backgroundFailed(error));
+        this.#background.checkpoint();
         break;
       case "freed":
         this.#space.freed(event.runs);
@@ -473,47 +482,23 @@ export class Pool implements PoolService {
     this.#path.answerIndex(token, found?.owner ?? 0, found?.block.raw ?? null, gone);
   }
 
-  // Background work.
-
-  /** A checkpoint and a reclaim, if there is anything for them; never two at a time. */
-  #tidy(): void {
-    if (this.#closed || this.#failure !== null) return;
-    this.#tidying ??= this.#tidyOnce()
-      .catch((error: unknown) => this.#backgroundFailed(error))
-      .finally(() => {
-        this.#tidying = null;
-      });
+  /** The layer's deletion is durable. Writes that find the pool full wait for its space. */
+  #deleted(layer: number): void {
+    this.#reclaimer.deleted(layer);
+    if (this.#reclaimer.progress().layersWaiting > 0) this.#space.expect();
+    this.#background.reclaim();
   }
 
-  async #tidyOnce(): Promise<void> {
-    const stats = await this.#path.stats();
-    const journaled = stats.journalSequence !== stats.journalTail;
-    if ((stats.indexDirty ?? 0) > 0 || journaled || (stats.pendingFreeBlocks ?? 0) > 0) {
-      await this.#checkpointer.run();
-    }
-    while (this.#reclaimer.waiting().total > 0 && !this.#closed) {
-      if (this.#reclaimer.waiting().ready === 0) await this.#checkpointer.run();
-      await this.#reclaimer.run();
-    }
+  /** What is lent and not written does not count. */
+  #usedBlocks(unwrittenBlocks: number): number {
+    const { used, lent, released } = this.#map.counts();
+    return used + released + lent - unwrittenBlocks;
   }
 
-  /** Makes what waits for a checkpoint or a reclaim free. False: nothing waited. */
-  async #makeFree(): Promise<boolean> {
-    const stats = await this.#path.stats();
-    const waiting = this.#reclaimer.waiting().total > 0;
-    if ((stats.pendingFreeBlocks ?? 0) === 0 && !waiting) return false;
-    await this.#checkpointer.run();
-    if (waiting) await this.#reclaimer.runNow();
-    // Whatever came free is told before this answer.
-    await this.#path.stats();
-    return true;
-  }
-
-  #backgroundFailed(error: unknown): void {
-    if (this.#closed) return;
-    this.#parts.log.error({ err: error }, "checkpoint or reclaim failed");
-    // A full store can be tried again; anything else has to be recovered from.
-    if (!isPandoError(error, "ENOSPC")) this.#path.poison("the store's transaction");
+  #watchSpace(): void {
+    void this.#path.stats().then(({ lentBlocks = 0 }) => {
+      this.#levels.watch(this.#usedBlocks(lentBlocks), this.#superblock.dataBlocks);
+    });
   }
 
   /** One change of the catalogue, alone. */
@@ -533,26 +518,40 @@ export class Pool implements PoolService {
   }
 
   async #describe(entries: { name: string; record: VolumeRecord }[]): Promise<VolumeInfo[]> {
-    const block = this.#superblock.blockSizeBytes;
-    const memo = new Map<number, number>();
-    const pending = new Map((await this.#path.layerDeltas()).map((delta) => [delta.layer, delta]));
-    const pendingMapped = new Map([...pending].map(([layer, delta]) => [layer, delta.mapped]));
+    const spaces = await this.#layerSpaces();
     return entries.map(({ name, record }) => {
-      const { ownedBlocks } = getLayer(this.#store, record.layer);
-      const owned = ownedBlocks + (pending.get(record.layer)?.owned ?? 0);
-      const mapped = mappedBlocks(this.#store, record.layer, memo, pendingMapped);
       return {
         name,
         uuid: record.uuid,
         sizeBytes: record.sizeBytes,
-        ownBytes: owned * block,
-        sharedBytes: (mapped - owned) * block,
+        ...this.#spaceOf(spaces, record.layer),
         origin: record.origin,
         createdAt: record.createdAt,
         allowedHosts: record.allowedHosts,
         sessions: this.#volumes.sessions(name),
       };
     });
+  }
+
+  #snapshotInfo(spaces: LayerSpaces, { volume, name, record }: SnapshotEntry): SnapshotInfo {
+    const { uuid, sizeBytes, createdAt, layer } = record;
+    return { volume, name, uuid, sizeBytes, createdAt, ...this.#spaceOf(spaces, layer) };
+  }
+
+  async #layerSpaces(): Promise<LayerSpaces> {
+    return new LayerSpaces(this.#store, await this.#path.layerDeltas());
+  }
+
+  #spaceOf(spaces: LayerSpaces, layer: number): SpaceInfo {
+    const block = this.#superblock.blockSizeBytes;
+    const { ownBlocks, sharedBlocks, freedBlocks, freedAtMost } = spaces.of(layer);
+    return {
+      ownBytes: ownBlocks * block,
+      sharedBytes: sharedBlocks * block,
+      logicalBytes: (ownBlocks + sharedBlocks) * block,
+      freedByDeleteBytes: freedBlocks * block,
+      freedByDeleteAtMost: freedAtMost,
+    };
   }
 
   #requireSize(sizeBytes: number, volume: string): void {
@@ -569,9 +568,4 @@ export class Pool implements PoolService {
   #assertOpen(): void {
     if (this.#closed) throw new PandoError("ECLOSED", "the pool is closed");
   }
-}
-
-function describeSnapshot({ volume, name, record }: SnapshotEntry): SnapshotInfo {
-  const { uuid, sizeBytes, createdAt } = record;
-  return { volume, name, uuid, sizeBytes, createdAt };
 }

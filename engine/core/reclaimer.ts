@@ -210,7 +210,7 @@ export class Reclaimer {
   }
 
   async #reclaim(job: Job): Promise<void> {
-    const { store, path, map, checkpointer } = this.#parts;
+    const { store, path, map } = this.#parts;
     const { layer } = job;
     const { parent } = getLayer(store, layer);
     for (;;) {
@@ -236,8 +236,9 @@ export class Reclaimer {
     await store.transact((txn) => removeLayer(txn, layer));
     this.#dead.delete(layer);
     this.#progress.layersReclaimed++;
-    // It may have died with this child, or have one left.
-    if (parent !== null) this.#consider(parent, checkpointer.started);
+    // It may have died with this child, or have one left. It was frozen before the child was made:
+    // the checkpoint that the child waited for has covered its records too.
+    if (parent !== null) this.#consider(parent, job.waiting.since);
     this.#parts.log.debug({ layer, parent }, "layer reclaimed");
   }
 

@@ -41,6 +41,13 @@ export class Space {
     return this.#exhausted;
   }
 
+  /** Space is on its way: writes wait for it again, instead of failing at once. */
+  expect(): void {
+    if (!this.#exhausted) return;
+    this.#exhausted = false;
+    this.#path.lend([], false);
+  }
+
   /** Answers one request for blocks. */
   async wanted(): Promise<void> {
     if (this.lend()) return;

@@ -20,6 +20,7 @@ export type {
   Origin,
   PoolInfo,
   SnapshotInfo,
+  SpaceInfo,
   VolumeInfo,
 } from "../core/api.js";
 export type { VolumeView } from "./view.js";

@@ -12,6 +12,16 @@ const POOL_GAUGES: [name: string, help: string, value: (info: PoolInfo) => numbe
   ["pando_pool_size_bytes", "Data blocks of the pool.", (info) => info.sizeBytes],
   ["pando_pool_used_bytes", "Allocated blocks.", (info) => info.usedBytes],
   ["pando_pool_free_bytes", "Blocks that can be allocated.", (info) => info.freeBytes],
+  [
+    "pando_pool_pending_bytes",
+    "Of the used ones: free after the next checkpoint.",
+    (info) => info.pendingBytes,
+  ],
+  [
+    "pando_pool_space_level",
+    "Thresholds of spaceLevels that the used blocks have reached: 0 to 3.",
+    (info) => info.spaceLevel,
+  ],
   ["pando_pool_volumes", "Volumes.", (info) => info.volumes],
   ["pando_pool_snapshots", "Snapshots.", (info) => info.snapshots],
   ["pando_pool_layers", "Layers, hidden ones included.", (info) => info.layers],

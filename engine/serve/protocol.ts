@@ -14,6 +14,8 @@ export interface PoolMessage {
   sizeBytes: number;
   usedBytes: number;
   freeBytes: number;
+  pendingBytes: number;
+  spaceLevel: number;
   volumes: number;
   snapshots: number;
   layers: number;
@@ -43,6 +45,9 @@ export interface VolumeMessage {
   sizeBytes: number;
   ownBytes: number;
   sharedBytes: number;
+  logicalBytes: number;
+  freedByDeleteBytes: number;
+  freedByDeleteAtMost: boolean;
   origin: OriginMessage | null;
   createdAt: string;
   allowedHosts: string[];
@@ -67,6 +72,11 @@ export interface SnapshotMessage {
   uuid: string;
   sizeBytes: number;
   createdAt: string;
+  ownBytes: number;
+  sharedBytes: number;
+  logicalBytes: number;
+  freedByDeleteBytes: number;
+  freedByDeleteAtMost: boolean;
 }
 
 type Empty = Record<string, never>;

@@ -61,8 +61,10 @@ export function putLayer(txn: StoreTransaction, id: number, record: LayerRecord)
   txn.put("layers", key, layerRecord.encode(key, record));
 }
 
-export function listChildren(reader: StoreReader, id: number): number[] {
-  return reader.range("children", rangeOf(id)).map(({ key }) => decodeChildKey(key).child);
+/** Up to `limit` of them, if it is given. */
+export function listChildren(reader: StoreReader, id: number, limit?: number): number[] {
+  const range = limit === undefined ? rangeOf(id) : { ...rangeOf(id), limit };
+  return reader.range("children", range).map(({ key }) => decodeChildKey(key).child);
 }
 
 export function hasChildren(reader: StoreReader, id: number): boolean {

@@ -10,6 +10,7 @@ import { IO_OP, type IoResult } from "../../native/native.js";
 import { sectorsOf } from "./blocks.js";
 import { Books, HOLE, type Range, type SnapshotBook, type VolumeBook } from "./books.js";
 import { type History, type Mark, written } from "./history.js";
+import { compareSpace } from "./space.js";
 import type { Scheduler, World } from "./world.js";
 
 /** A change of the catalogue that is under way: after a crash either is right. */
@@ -281,6 +282,7 @@ export class Client {
     this.#pending.clear();
     this.#compareNames(found);
     this.checkStore();
+    await compareSpace(this.world);
     for (const volume of [...this.volumes.values()]) {
       await this.#compareVolume(volume, true, scheduler);
     }

@@ -71,7 +71,7 @@ export class World {
   #indexSteps: { step: IndexStep; take: () => void }[] = [];
   #pool: Pool | null = null;
   #uuids = 0;
-  #ticks: (() => void)[] = [];
+  #ticks: { interval: number; run: () => void }[] = [];
   checkpointPhase: CheckpointPhase = "none";
   foldPhase: FoldPhase = "none";
   /** What recovery said at the last opening. */
@@ -203,6 +203,7 @@ export class World {
       indexCacheBytes: this.#options.indexCacheBytes ?? 1024 * 1024,
       dirtyLimit: this.#options.dirtyLimit ?? 1000,
       foldBatch: 2,
+      spaceLevels: [80, 90, 95],
     });
     return true;
   }
@@ -288,9 +289,9 @@ export class World {
     }
   }
 
-  /** The engine's timers come due. */
-  tick(): void {
-    for (const tick of [...this.#ticks]) tick();
+  /** The engine's timers of up to this interval come due. */
+  tick(longestMs = Number.POSITIVE_INFINITY): void {
+    for (const { interval, run } of [...this.#ticks]) if (interval <= longestMs) run();
   }
 
   /** Steps until nothing is left to happen. */
@@ -400,10 +401,11 @@ export class World {
 
   readonly #clock: Clock = {
     now: () => "2026-01-01T00:00:00.000Z",
-    every: (_interval, run) => {
-      this.#ticks.push(run);
+    every: (interval, run) => {
+      const tick = { interval, run };
+      this.#ticks.push(tick);
       return () => {
-        this.#ticks = this.#ticks.filter((tick) => tick !== run);
+        this.#ticks = this.#ticks.filter((other) => other !== tick);
       };
     },
   };

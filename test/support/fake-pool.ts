@@ -33,6 +33,8 @@ export class FakePool implements PoolService {
       sizeBytes: 2 ** 40,
       usedBytes: 4096,
       freeBytes: 2 ** 40 - 4096,
+      pendingBytes: 0,
+      spaceLevel: 0,
       volumes: this.volumes.size,
       snapshots: this.snapshots.size,
       layers: this.volumes.size + this.snapshots.size,
@@ -104,7 +106,18 @@ export class FakePool implements PoolService {
     if (this.snapshots.has(key)) {
       throw new PandoError("EEXIST", `there is a snapshot ${key} already`, { volume });
     }
-    const made = { volume, name, uuid: randomUUID(), sizeBytes, createdAt: this.#now() };
+    const made = {
+      volume,
+      name,
+      uuid: randomUUID(),
+      sizeBytes,
+      createdAt: this.#now(),
+      ownBytes: 4096,
+      sharedBytes: 8192,
+      logicalBytes: 12288,
+      freedByDeleteBytes: 4096,
+      freedByDeleteAtMost: true,
+    };
     this.snapshots.set(key, made);
     return made;
   }
@@ -180,6 +193,9 @@ export class FakePool implements PoolService {
       sizeBytes,
       ownBytes: 0,
       sharedBytes: origin === null ? 0 : 8192,
+      logicalBytes: origin === null ? 0 : 8192,
+      freedByDeleteBytes: 0,
+      freedByDeleteAtMost: false,
       origin,
       createdAt: this.#now(),
       allowedHosts: [],

@@ -30,6 +30,7 @@ test("without anything, the defaults", () => {
     target: { host: "127.0.0.1", port: 4420 },
     advertise: { host: "127.0.0.1", port: 4420 },
     indexCacheBytes: 64 * 2 ** 20,
+    spaceLevels: [80, 90, 95],
     logLevel: "info",
   });
   const { socket } = makeConfig({}, { ...NO_ENVIRONMENT, runtimeDir: "/run/user/7" });
@@ -62,6 +63,10 @@ test("each wrong value is named", () => {
     [{ advertise: "10.0.0.1" }, "advertise"],
     [{ target: "none", advertise: "10.0.0.1" }, "advertise"],
     [{ indexCache: "1000" }, "indexCache"],
+    [{ spaceLevels: "80,90" }, "spaceLevels"],
+    [{ spaceLevels: "90,80,95" }, "spaceLevels"],
+    [{ spaceLevels: "80,90,101" }, "spaceLevels"],
+    [{ spaceLevels: "80,90%,95" }, "spaceLevels"],
     [{ logLevel: "loud" }, "logLevel"],
     [{ socket: `/tmp/${"s".repeat(120)}` }, "socket"],
     [{ nbdSocket: `/tmp/${"s".repeat(120)}` }, "nbdSocket"],

@@ -11,6 +11,9 @@ const VOLUME = {
   sizeBytes: 2 ** 50,
   ownBytes: 1,
   sharedBytes: 2,
+  logicalBytes: 3,
+  freedByDeleteBytes: 1,
+  freedByDeleteAtMost: true,
   origin: { volume: "a", snapshot: "b" },
   createdAt: "2026-01-01T00:00:00.000Z",
   allowedHosts: ["nqn.2014-08.org.example:a"],
@@ -26,6 +29,8 @@ const POOL = {
   sizeBytes: 2 ** 44,
   usedBytes: 1,
   freeBytes: 2,
+  pendingBytes: 1,
+  spaceLevel: 3,
   volumes: 3,
   snapshots: 4,
   layers: 5,
@@ -43,7 +48,18 @@ const POOL = {
     freedBytes: 7,
   },
 };
-const SNAPSHOT = { volume: "db", name: "s", uuid: "u", sizeBytes: 4096, createdAt: "t" };
+const SNAPSHOT = {
+  volume: "db",
+  name: "s",
+  uuid: "u",
+  sizeBytes: 4096,
+  createdAt: "t",
+  ownBytes: 1,
+  sharedBytes: 2,
+  logicalBytes: 3,
+  freedByDeleteBytes: 4,
+  freedByDeleteAtMost: true,
+};
 const CONNECTION = {
   volume: "db",
   hostNqn: "nqn",
