@@ -1,7 +1,7 @@
 // Starts what serves an open pool's volumes: NBD on a Unix socket, NVMe/TCP on an address. Both
 // live in the addon; from here they are told where to listen, and when to stop.
 import { lookup } from "node:dns/promises";
-import { native } from "../native/native.js";
+import { native, type TargetPlace } from "../native/native.js";
 import { type Address, formatAddress } from "./base/address.js";
 import type { Config } from "./base/config.js";
 import { PandoError } from "./base/errors.js";
@@ -19,9 +19,7 @@ export async function startFrontEnds(pool: number, config: FrontEndConfig): Prom
   const close = () => native.frontEndsStop(pool);
   try {
     if (config.nbdSocket !== null) await listenNbd(pool, config.nbdSocket);
-    if (config.target !== null) {
-      await listenTarget(pool, { target: config.target, advertise: config.advertise });
-    }
+    if (config.target.length > 0) await listenTarget(pool, config);
   } catch (error) {
     await close();
     throw error;
@@ -38,23 +36,26 @@ async function listenNbd(pool: number, path: string): Promise<void> {
   }
 }
 
-async function listenTarget(
-  pool: number,
-  places: { target: Address; advertise: Address | null },
-): Promise<void> {
-  const { target, advertise } = places;
+async function listenTarget(pool: number, config: FrontEndConfig): Promise<void> {
+  const setting = { field: "target", flag: "--target" };
   try {
-    const listen = await lookup(target.host);
-    const told = advertise === null ? listen : await lookup(advertise.host);
-    await native.targetListen(pool, {
-      address: listen.address,
-      port: target.port,
-      advertisedAddress: told.address,
-      advertisedPort: advertise?.port ?? target.port,
-    });
+    const [listen, advertised] = await Promise.all([
+      Promise.all(config.target.map(resolvePlace)),
+      Promise.all(config.advertise.map(resolvePlace)),
+    ]);
+    await native.targetListen(pool, { listen, advertised });
   } catch (cause) {
-    throw listenError(formatAddress(target), { field: "target", flag: "--target" }, cause);
+    const failed = /cannot listen on (\S+) port (\d+)/.exec(String(cause));
+    const place =
+      failed === null
+        ? config.target.map(formatAddress).join(", ")
+        : formatAddress({ host: failed[1] as string, port: Number(failed[2]) });
+    throw listenError(place, setting, cause);
   }
+}
+
+async function resolvePlace({ host, port }: Address): Promise<TargetPlace> {
+  return { address: (await lookup(host)).address, port };
 }
 
 function listenError(

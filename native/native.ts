@@ -7,7 +7,7 @@ import { INDEX_BLOCK_BYTES, SECTOR_BYTES, SLOTS_PER_SPAN } from "../engine/base/
 import { PandoError } from "../engine/base/errors.js";
 
 /** Bumped whenever a function of the surface changes. */
-const ABI_VERSION = 3;
+const ABI_VERSION = 4;
 
 export interface Abi {
   version: number;
@@ -189,13 +189,16 @@ export interface LoadResult {
   verifiedBlocks: number;
 }
 
-export interface TargetListenOptions {
+export interface TargetPlace {
   /** Numeric, IPv4 or IPv6. */
   address: string;
-  /** 0: any that is free. */
   port: number;
-  advertisedAddress: string;
-  advertisedPort: number;
+}
+
+export interface TargetListenOptions {
+  listen: TargetPlace[];
+  /** What discovery tells hosts; empty: what the host came to. */
+  advertised: TargetPlace[];
 }
 
 /** A host's controller at the target. */
@@ -293,9 +296,12 @@ export interface Addon {
   // Front ends.
   /** Serves every volume by its name over NBD on a Unix socket. */
   nbdListen(pool: number, path: string): Promise<void>;
-  /** The NVMe/TCP target; settles with the port. Advertised "" and 0: what the host came to. */
-  targetListen(pool: number, options: TargetListenOptions): Promise<number>;
-  /** Settles when the last connection has gone and the last volume is let go. */
+  /** The NVMe/TCP target; settles when it listens in every place. */
+  targetListen(pool: number, options: TargetListenOptions): Promise<void>;
+  /**
+   * Answers what has been taken, for a bounded time; settles when the last connection has gone and
+   * the last volume is let go.
+   */
   frontEndsStop(pool: number): Promise<void>;
   /**
    * Ends what the host has on the subsystem, at once; an empty host: what anybody has. Settles when

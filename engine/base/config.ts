@@ -26,6 +26,8 @@ export interface Environment {
 export const DEFAULT_CONFIG_PATH = "/etc/pando/pando.json";
 const DEFAULT_METRICS = "127.0.0.1:9750";
 const DEFAULT_TARGET = "127.0.0.1:4420";
+/** As many as the native target takes. */
+const MAX_TARGET_PLACES = 16;
 const DEFAULT_INDEX_CACHE = "64MiB";
 const DEFAULT_SPACE_LEVELS = "80,90,95";
 /** Less cannot hold the index blocks that are in use at one moment. */
@@ -45,15 +47,34 @@ export interface Settings {
   nbdSocket?: string;
   /** HOST:PORT of /metrics, /healthz and /readyz, or "none". Loopback only. */
   metrics?: string;
-  /** HOST:PORT where the NVMe/TCP target listens, or "none". */
+  /** Where the NVMe/TCP target listens: HOST:PORT, or several with commas between, or "none". */
   target?: string;
-  /** HOST:PORT that discovery and `nvme connect` lines name, if it is not the target's own. */
+  /** What discovery and `nvme connect` lines name, if it is not the target's own: the same form. */
   advertise?: string;
+  /** HOST:PORT of the API on TCP, or "none". */
+  api?: string;
+  /** PEM files of the API on TCP: the daemon's certificate and key, and who signs its clients. */
+  apiCertificate?: string;
+  apiKey?: string;
+  apiAuthority?: string;
   /** Memory for index blocks. */
   indexCache?: string;
   /** Percent of the pool used at which each alarm level begins: "80,90,95". */
   spaceLevels?: string;
   logLevel?: string;
+}
+
+/** Paths of PEM files: who this side is, and who signs the certificates of the other. */
+export interface TlsFiles {
+  readonly certificate: string;
+  readonly key: string;
+  readonly authority: string;
+}
+
+export interface ApiConfig {
+  readonly address: Address;
+  /** Null only on a loopback address. */
+  readonly tls: TlsFiles | null;
 }
 
 export interface Config {
@@ -63,8 +84,10 @@ export interface Config {
   readonly socket: string;
   readonly nbdSocket: string | null;
   readonly metrics: Address | null;
-  readonly target: Address | null;
-  readonly advertise: Address | null;
+  /** Empty: there is no target. */
+  readonly target: readonly Address[];
+  readonly advertise: readonly Address[];
+  readonly api: ApiConfig | null;
   readonly indexCacheBytes: number;
   /** Percent, rising. */
   readonly spaceLevels: readonly number[];
@@ -79,6 +102,10 @@ export const SETTING_NAMES = [
   "metrics",
   "target",
   "advertise",
+  "api",
+  "apiCertificate",
+  "apiKey",
+  "apiAuthority",
   "indexCache",
   "spaceLevels",
   "logLevel",
@@ -171,31 +198,76 @@ export function makeConfig(settings: Settings, environment: Environment): Config
       { field: "metrics", hint: `${DEFAULT_METRICS}, or none` },
     );
   }
-  const target = orNone(settings.target ?? DEFAULT_TARGET, (text) => parseAddress(text, "target"));
+  const target = orNone(settings.target ?? DEFAULT_TARGET, (text) => parsePlaces(text, "target"));
   return Object.freeze({
     pool: settings.pool === undefined ? null : resolve(settings.pool),
     meta: settings.meta === undefined ? null : resolve(settings.meta),
     socket,
     nbdSocket,
     metrics,
-    target,
+    target: target ?? [],
     advertise: advertised(target, settings.advertise),
+    api: makeApi(settings),
     indexCacheBytes: parseIndexCache(settings.indexCache ?? DEFAULT_INDEX_CACHE),
     spaceLevels: parseSpaceLevels(settings.spaceLevels ?? DEFAULT_SPACE_LEVELS),
     logLevel: parseLogLevel(settings.logLevel ?? "info"),
   });
 }
 
-function advertised(target: Address | null, setting: string | undefined): Address | null {
-  const address = setting === undefined ? target : parseAddress(setting, "advertise");
-  if (target === null) return null;
-  if (address !== null && isWildcard(address)) {
-    throw new PandoError("EINVAL", `hosts cannot connect to ${formatAddress(address)}`, {
+function advertised(target: Address[] | null, setting: string | undefined): Address[] {
+  const places = setting === undefined ? target : parsePlaces(setting, "advertise");
+  if (target === null || places === null) return [];
+  const wildcard = places.find(isWildcard);
+  if (wildcard !== undefined) {
+    throw new PandoError("EINVAL", `hosts cannot connect to ${formatAddress(wildcard)}`, {
       field: "advertise",
-      hint: `set "advertise" to an address of this machine, as in 10.0.0.5:${address.port}`,
+      hint: `set "advertise" to an address of this machine, as in 10.0.0.5:${wildcard.port}`,
     });
   }
-  return address;
+  return places;
+}
+
+function parsePlaces(text: string, field: "target" | "advertise"): Address[] {
+  const places = text.split(",").map((each) => parseAddress(each.trim(), field));
+  const twice = places.find((place, index) =>
+    places.some((other, at) => at < index && formatAddress(other) === formatAddress(place)),
+  );
+  if (twice === undefined && places.length <= MAX_TARGET_PLACES) return places;
+  const why =
+    twice === undefined
+      ? `${places.length} addresses are more than ${MAX_TARGET_PLACES}`
+      : `${formatAddress(twice)} is there twice`;
+  throw new PandoError("EINVAL", `${field}: ${why}`, { field });
+}
+
+/** Whoever reaches the API can delete every volume: in the open it is for loopback only. */
+function makeApi(settings: Settings): ApiConfig | null {
+  const { apiCertificate: certificate, apiKey: key, apiAuthority: authority } = settings;
+  const files = { apiCertificate: certificate, apiKey: key, apiAuthority: authority };
+  const absent = Object.entries(files).find(([, path]) => path === undefined)?.[0];
+  const given = Object.entries(files).find(([, path]) => path !== undefined)?.[0];
+  if (given !== undefined && absent !== undefined) {
+    throw new PandoError("EINVAL", `"${given}" is set and "${absent}" is not`, {
+      field: absent,
+      hint: "mutual TLS needs apiCertificate, apiKey and apiAuthority",
+    });
+  }
+  const address = orNone(settings.api ?? "none", (text) => parseAddress(text, "api"));
+  if (address === null) return null;
+  if (certificate !== undefined && key !== undefined && authority !== undefined) {
+    const tls = {
+      certificate: resolve(certificate),
+      key: resolve(key),
+      authority: resolve(authority),
+    };
+    return { address, tls };
+  }
+  if (isLoopback(address)) return { address, tls: null };
+  throw new PandoError(
+    "EINVAL",
+    `the API is not served on ${formatAddress(address)} without TLS: it is not a loopback address`,
+    { field: "api", hint: "set apiCertificate, apiKey and apiAuthority" },
+  );
 }
 
 function defaultSocket(environment: Environment): string {
@@ -256,6 +328,9 @@ function isPath(key: keyof Settings, value: string): boolean {
     key === "pool" ||
     key === "meta" ||
     key === "socket" ||
+    key === "apiCertificate" ||
+    key === "apiKey" ||
+    key === "apiAuthority" ||
     (key === "nbdSocket" && value !== "none")
   );
 }

@@ -15,8 +15,12 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         .option("meta", text("The folder of its store, if the pool is a block device"))
         .option("nbd-socket", text("Unix socket of the NBD front end, or none"))
         .option("metrics", text("HOST:PORT of /metrics, /healthz, /readyz, or none"))
-        .option("target", text("HOST:PORT where the NVMe/TCP target listens, or none"))
-        .option("advertise", text("HOST:PORT that hosts are told to connect to"))
+        .option("target", text("HOST:PORT[,HOST:PORT…] where the NVMe/TCP target listens, or none"))
+        .option("advertise", text("HOST:PORT[,HOST:PORT…] that hosts are told to connect to"))
+        .option("api", text("HOST:PORT of the API on TCP, or none (the default)"))
+        .option("api-certificate", text("PEM file: the daemon's certificate there"))
+        .option("api-key", text("PEM file: its key"))
+        .option("api-authority", text("PEM file: who signs the certificates of its clients"))
         .option("index-cache", text("Memory for index blocks"))
         .option("space-levels", text("Percent used at which each alarm begins, as in 80,90,95"))
         .option("log-level", text("fatal, error, warn, info, debug or trace"))
@@ -31,6 +35,10 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         metrics: args.metrics,
         target: args.target,
         advertise: args.advertise,
+        api: args.api,
+        apiCertificate: args.apiCertificate,
+        apiKey: args.apiKey,
+        apiAuthority: args.apiAuthority,
         indexCache: args.indexCache,
         spaceLevels: args.spaceLevels,
         logLevel: args.logLevel,

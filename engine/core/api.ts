@@ -56,6 +56,8 @@ export interface ConnectionInfo {
 
 export interface SnapshotInfo extends SpaceInfo {
   volume: string;
+  /** Of the volume that it was taken of, which may be gone, and its name another's. */
+  volumeUuid: string;
   name: string;
   uuid: string;
   sizeBytes: number;

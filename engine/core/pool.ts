@@ -47,7 +47,7 @@ import {
   cloneSnapshot,
   snapshotVolumes,
 } from "./branching.js";
-import { checkStore } from "./check.js";
+import { type CheckStore, checkHere } from "./check.js";
 import { Checkpointer } from "./checkpointer.js";
 import { DataPath } from "./data-path.js";
 import { VolumeExports } from "./exports.js";
@@ -84,6 +84,8 @@ export interface PoolParts {
   foldBatch: number;
   /** Percent of the pool used at which each level above 0 begins. */
   spaceLevels: readonly number[];
+  /** In this process if it is not given. */
+  checkStore?: CheckStore;
 }
 
 export class Pool implements PoolService {
@@ -225,10 +227,10 @@ export class Pool implements PoolService {
 
   async check(): Promise<CheckReport> {
     this.#assertOpen();
-    return this.#catalogue.run(async () => {
-      await this.#checkpointer.run();
-      return checkStore(this.#store);
-    });
+    const check = this.#parts.checkStore ?? checkHere;
+    return check(this.#store, (work) =>
+      this.#catalogue.run(() => this.#checkpointer.runAndHold(work)),
+    );
   }
 
   async createVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
@@ -477,9 +479,19 @@ export class Pool implements PoolService {
 
   /** Where there is no index service: a simulation, in one thread. */
   #answerIndex(token: number, layer: number, span: number): void {
-    const gone = findLayer(this.#store, layer) === undefined;
-    const found = gone ? null : lookupNearest(this.#store, new Lineage(), layer, span);
-    this.#path.answerIndex(token, found?.owner ?? 0, found?.block.raw ?? null, gone);
+    if (findLayer(this.#store, layer) === undefined) {
+      // It was folded away: the look-up begins again.
+      this.#path.answerIndex(token, 0, null, true);
+      return;
+    }
+    try {
+      const found = lookupNearest(this.#store, new Lineage(), layer, span);
+      this.#path.answerIndex(token, found?.owner ?? 0, found?.block.raw ?? null, false);
+    } catch (error) {
+      if (!isPandoError(error, "ECORRUPT")) throw error;
+      this.#parts.log.error({ err: error }, "an index look-up failed");
+      this.#path.answerIndex(token, 0, null, true);
+    }
   }
 
   /** The layer's deletion is durable. Writes that find the pool full wait for its space. */
@@ -534,8 +546,8 @@ export class Pool implements PoolService {
   }
 
   #snapshotInfo(spaces: LayerSpaces, { volume, name, record }: SnapshotEntry): SnapshotInfo {
-    const { uuid, sizeBytes, createdAt, layer } = record;
-    return { volume, name, uuid, sizeBytes, createdAt, ...this.#spaceOf(spaces, layer) };
+    const { layer, ...of } = record;
+    return { volume, name, ...of, ...this.#spaceOf(spaces, layer) };
   }
 
   async #layerSpaces(): Promise<LayerSpaces> {

@@ -19,9 +19,9 @@ export interface VolumeView extends VolumeInfo {
   nbdUri: string | null;
 }
 
-/** Where the daemon serves; null: that front end is off. */
+/** Where the daemon serves; none, or null: that front end is off. */
 export interface Places {
-  advertise: Address | null;
+  advertise: readonly Address[];
   nbdSocket: string | null;
 }
 
@@ -40,8 +40,7 @@ export function viewVolume(volume: VolumeInfo, places: Places): VolumeView {
   return {
     ...volume,
     nqn: volumeNqn(volume.uuid),
-    addresses:
-      advertise === null ? [] : [{ traddr: advertise.host, trsvcid: String(advertise.port) }],
+    addresses: advertise.map(({ host, port }) => ({ traddr: host, trsvcid: String(port) })),
     nbdUri: nbdSocket === null ? null : nbdUri(nbdSocket, volume.name),
   };
 }

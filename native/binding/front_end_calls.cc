@@ -24,14 +24,17 @@ std::shared_ptr<Engine> live_engine_arg(Args& args) {
   return engine;
 }
 
-/// Runs `listen`, which throws, on the reactor; settles with the number it gives.
+/// Runs `listen`, which throws, on the reactor.
 Napi::Value listen_promise(const Args& args, const std::shared_ptr<Engine>& engine,
-                           std::string what, std::function<uint64_t(Engine&)> listen) {
+                           std::function<void(Engine&)> listen) {
   return make_promise(args.env(), engine, [=](const Settle& settle) {
     try {
-      const uint64_t result = listen(*engine);
-      settle(0, "", [result](Napi::Env env) -> Napi::Value { return to_js_number(env, result); });
+      listen(*engine);
+      settle(0, "", nullptr);
     } catch (const std::system_error& error) {
+      // The reason is appended again where the error is made.
+      std::string what = error.what();
+      what.erase(what.rfind(": " + error.code().message()));
       settle(error.code().value(), what, nullptr);
     } catch (const std::invalid_argument& error) {
       settle(EINVAL, error.what(), nullptr);
@@ -45,31 +48,49 @@ Napi::Value NbdListen(const Napi::CallbackInfo& info) {
   const auto engine = live_engine_arg(args);
   const std::string path = args.string(1, "path");
   if (!args.ok()) return args.env().Undefined();
-  return listen_promise(args, engine, "listen on " + path, [path](Engine& self) {
+  return listen_promise(args, engine, [path](Engine& self) {
     auto server = std::make_unique<NbdServer>(self.reactor(), self, path);
     server->start();
     self.nbd = std::move(server);
-    return uint64_t{0};
   });
 }
 
-/// targetListen(pool, {address, port, advertisedAddress, advertisedPort}): Promise<port>
+/// [{address, port}]
+std::vector<nvme::Place> places_field(Args& args, const Napi::Object& object, const char* name) {
+  std::vector<nvme::Place> places;
+  if (!args.ok()) return places;
+  const Napi::Value list = object.Get(name);
+  if (!list.IsArray()) {
+    args.fail(name, "an array of places");
+    return places;
+  }
+  const auto array = list.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length() && args.ok(); ++i) {
+    const Napi::Value entry = array.Get(i);
+    if (!entry.IsObject()) {
+      args.fail(name, "an array of places");
+      break;
+    }
+    const auto place = entry.As<Napi::Object>();
+    const std::string address = args.string_field(place, "address");
+    places.push_back({address, static_cast<uint16_t>(args.number_field(place, "port"))});
+  }
+  return places;
+}
+
+/// targetListen(pool, {listen, advertised}): Promise, when it listens in every place
 Napi::Value TargetListen(const Napi::CallbackInfo& info) {
   Args args(info, "targetListen");
   const auto engine = live_engine_arg(args);
   const Napi::Object from = args.object(1, "options");
   nvme::TargetOptions options;
-  options.address = args.string_field(from, "address");
-  options.port = static_cast<uint16_t>(args.number_field(from, "port"));
-  options.advertised_address = args.string_field(from, "advertisedAddress");
-  options.advertised_port = static_cast<uint16_t>(args.number_field(from, "advertisedPort"));
+  options.listen = places_field(args, from, "listen");
+  options.advertised = places_field(args, from, "advertised");
   if (!args.ok()) return args.env().Undefined();
-  const std::string place = options.address + " port " + std::to_string(options.port);
-  return listen_promise(args, engine, "listen on " + place, [options](Engine& self) {
+  return listen_promise(args, engine, [options](Engine& self) {
     auto target = std::make_unique<nvme::Target>(self.reactor(), self, options);
     target->start();
     self.target = std::move(target);
-    return uint64_t{self.target->port()};
   });
 }
 

@@ -1,6 +1,5 @@
 #include "nvme_connection.h"
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <unistd.h>
@@ -39,13 +38,6 @@ uint8_t data_direction(const Sqe& sqe) {
 
 bool is_connect(const Sqe& sqe) {
   return sqe.opcode == kFabricsOpcode && fabrics_type(sqe) == FabricsType::kConnect;
-}
-
-sockaddr_storage local_name(int fd) {
-  sockaddr_storage name{};
-  socklen_t size = sizeof(name);
-  (void)getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size);
-  return name;
 }
 
 }  // namespace
@@ -105,6 +97,19 @@ void Connection::close() {
   check_finished();
 }
 
+// A command whose data has not come yet is not taken: the host sends it again elsewhere.
+void Connection::drain() {
+  draining_ = true;
+  check_drained();
+}
+
+// The admin queue last: with it the controller ends.
+void Connection::check_drained() {
+  if (!draining_ || executing_ > 0 || !send_queue_.empty() || send_queue_.sending()) return;
+  if (queue_.queue_id == 0 && controller_ != nullptr && controller_->io_queues() > 0) return;
+  close();
+}
+
 void Connection::check_finished() {
   if (state_ != State::kClosed || retired_ || receiving_ || processing_ || send_queue_.sending() ||
       executing_ > 0) {
@@ -148,28 +153,6 @@ void Connection::set_applicant(const std::string& subsystem_nqn, const std::stri
 
 bool Connection::applies_for(const std::string& subsystem_nqn, const std::string& host_nqn) const {
   return applicant_subsystem_ == subsystem_nqn && (host_nqn.empty() || applicant_host_ == host_nqn);
-}
-
-std::string Connection::local_address() const {
-  const sockaddr_storage name = local_name(fd_);
-  char text[INET6_ADDRSTRLEN] = "";
-  if (name.ss_family == AF_INET) {
-    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in&>(name).sin_addr, text, sizeof(text));
-  } else if (name.ss_family == AF_INET6) {
-    const in6_addr& address = reinterpret_cast<const sockaddr_in6&>(name).sin6_addr;
-    if (IN6_IS_ADDR_V4MAPPED(&address)) {
-      inet_ntop(AF_INET, address.s6_addr + 12, text, sizeof(text));
-    } else {
-      inet_ntop(AF_INET6, &address, text, sizeof(text));
-    }
-  }
-  return text;
-}
-
-uint16_t Connection::local_port() const {
-  const sockaddr_storage name = local_name(fd_);
-  return ntohs(name.ss_family == AF_INET6 ? reinterpret_cast<const sockaddr_in6&>(name).sin6_port
-                                          : reinterpret_cast<const sockaddr_in&>(name).sin_port);
 }
 
 // Which bytes the command moves, and whether its descriptor is one that we take (TCP 3.3.2.1).
@@ -234,6 +217,17 @@ void Connection::release(Command& command) {
   command.buffer.reset();
   command.scratch.reset();
   free_commands_.push_back(&command);
+}
+
+bool Connection::abort(uint16_t cid) {
+  for (const auto& command : commands_) {
+    const bool waits = command->state == Command::State::kWaitingForBuffer;
+    if (!waits || command->sqe.cid != cid) continue;
+    std::erase(waiting_, command.get());
+    fail(*command, Status::kAbortRequested);
+    return true;
+  }
+  return false;
 }
 
 void Connection::reserve_and_start(Command& command) {

@@ -18,6 +18,7 @@
 
 #include "buffer.h"
 #include "nvme_command.h"
+#include "nvme_listener.h"
 #include "nvme_pdu.h"
 #include "nvme_send_queue.h"
 #include "reactor.h"
@@ -45,6 +46,12 @@ class Connection final : private SendQueue::Listener {
   /// Drops the socket; what the volume still works on finishes by itself. Harmless when closed.
   void close();
 
+  /// Takes no more, answers what runs, and closes then.
+  void drain();
+  void check_drained();
+  /// Abort (Base 5.1): true if the command with this id had not begun, and is answered now.
+  bool abort(uint16_t cid);
+
   /// Answers `command`, which is executing or held.
   void reply(Command& command, const Reply& reply);
   /// `command` gets no answer for now (async event request).
@@ -61,8 +68,7 @@ class Connection final : private SendQueue::Listener {
   uint16_t queue_id() const { return queue_.queue_id; }
   const std::string& peer() const { return peer_; }
   bool closed() const { return state_ == State::kClosed; }
-  std::string local_address() const;
-  uint16_t local_port() const;
+  Place local() const { return local_place(fd_); }
 
  private:
   enum class State : uint8_t {
@@ -134,6 +140,7 @@ class Connection final : private SendQueue::Listener {
   bool receiving_ = false;
   bool receiving_direct_ = false;  // into a command's buffer
   bool paused_ = false;            // no free command
+  bool draining_ = false;
   bool processing_ = false;
   Buffer receive_buffer_;
   size_t receive_begin_ = 0;

@@ -53,7 +53,9 @@ void Controller::attach(Connection& connection) {
 
 void Controller::detach(Connection& connection) {
   std::erase(queues_, &connection);
-  if (connection.queue_id() == 0) end();
+  if (connection.queue_id() == 0) return end();
+  const std::vector<Connection*> queues = queues_;
+  for (Connection* queue : queues) queue->check_drained();
 }
 
 void Controller::gone(Connection&) {
@@ -215,13 +217,32 @@ void Controller::execute_admin(Command& command) {
       reply = Reply{};
       break;
     case AdminOpcode::kAbort:
-      // Base 5.1: bit 0 set, not aborted. I/O on a healthy device ends by itself soon enough.
-      reply = discovery() ? Reply{Status::kInvalidOpcode} : Reply{Status::kSuccess, 1};
+      reply = abort(command);
       break;
     default:
       reply = Reply{Status::kInvalidOpcode};
   }
   if (reply) command.connection->reply(command, *reply);
+}
+
+// Base 5.1: bit 0 of the result set, not aborted: what runs in the volume ends by itself soon
+// enough. CDW10: queue id, command id.
+Reply Controller::abort(const Command& command) {
+  if (discovery()) return {Status::kInvalidOpcode};
+  const auto queue_id = static_cast<uint16_t>(command.sqe.cdw10);
+  const auto cid = static_cast<uint16_t>(command.sqe.cdw10 >> 16);
+  const auto held = std::ranges::find_if(
+      held_events_, [cid](const Command* event) { return event->sqe.cid == cid; });
+  if (queue_id == 0 && held != held_events_.end()) {
+    Command* event = *held;
+    held_events_.erase(held);
+    event->connection->reply(*event, {Status::kAbortRequested});
+    return {Status::kSuccess, 0};
+  }
+  const auto queue = std::ranges::find_if(
+      queues_, [queue_id](const Connection* each) { return each->queue_id() == queue_id; });
+  if (queue == queues_.end()) return {Status::kInvalidField};
+  return {Status::kSuccess, (*queue)->abort(cid) ? 0u : 1u};
 }
 
 std::optional<Reply> Controller::request_event(Command& command) {

@@ -106,6 +106,7 @@ class Controller {
   void reset();
   void shut_down(Command& command);
   void close_io_queues();
+  Reply abort(const Command& command);
   std::optional<Reply> request_event(Command& command);
   void deliver_events();
   void check_keep_alive(bool second_look);

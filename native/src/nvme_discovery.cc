@@ -18,7 +18,6 @@ constexpr uint8_t kFamilyIpv4 = 1;
 constexpr uint8_t kFamilyIpv6 = 2;
 constexpr uint8_t kSubsystemNvm = 2;
 constexpr uint8_t kNoSqFlowControl = 1 << 2;  // TREQ: may be disabled
-constexpr uint16_t kPortId = 1;
 
 template <size_t Size>
 void put_string(char (&field)[Size], std::string_view text) {
@@ -35,43 +34,48 @@ uint64_t generation_of(const std::vector<ExportEntry>& entries) {
   return hash;
 }
 
+DiscoveryEntry entry_at(const Place& place, uint16_t port_id, uint16_t queue_entries) {
+  DiscoveryEntry entry{};
+  entry.transport = kTransportTcp;
+  entry.family = place.address.find(':') == std::string::npos ? kFamilyIpv4 : kFamilyIpv6;
+  entry.subsystem_type = kSubsystemNvm;
+  entry.requirements = kNoSqFlowControl;
+  entry.port_id = port_id;
+  entry.controller_id = kDynamicController;
+  entry.admin_queue_size = queue_entries;
+  put_string(entry.service, std::to_string(place.port));
+  put_string(entry.address, place.address);
+  return entry;
+}
+
+// Every subsystem at every place, a subsystem's places side by side.
 Reply write_log(Controller& controller, Command& command, const LogWindow& window) {
   const auto& entries = controller.discovered;
   const TargetOptions& options = controller.target().options();
-  const Connection& connection = *command.connection;
-  if (window.offset > sizeof(DiscoveryHeader) + entries.size() * sizeof(DiscoveryEntry)) {
+  std::vector<Place> places = options.advertised;
+  if (places.empty()) places.push_back(command.connection->local());
+  const uint64_t records = entries.size() * places.size();
+  if (window.offset > sizeof(DiscoveryHeader) + records * sizeof(DiscoveryEntry)) {
     return {Status::kInvalidField};
   }
   DiscoveryHeader header{};
   header.generation = generation_of(entries);
-  header.records = entries.size();
+  header.records = records;
   put_log_piece(command, window, 0, &header, sizeof(header));
-
-  DiscoveryEntry record{};
-  const std::string address =
-      options.advertised_address.empty() ? connection.local_address() : options.advertised_address;
-  const uint16_t port =
-      options.advertised_port == 0 ? connection.local_port() : options.advertised_port;
-  record.transport = kTransportTcp;
-  record.family = address.find(':') == std::string::npos ? kFamilyIpv4 : kFamilyIpv6;
-  record.subsystem_type = kSubsystemNvm;
-  record.requirements = kNoSqFlowControl;
-  record.port_id = kPortId;
-  record.controller_id = kDynamicController;
-  record.admin_queue_size = options.max_queue_entries;
-  put_string(record.service, std::to_string(port));
-  put_string(record.address, address);
 
   // Only the entries that the window touches are put together.
   const uint64_t end = window.offset + window.bytes;
-  size_t index =
-      window.offset < sizeof(header) ? 0 : (window.offset - sizeof(header)) / sizeof(record);
-  for (; index < entries.size(); ++index) {
-    const uint64_t at = sizeof(header) + index * sizeof(record);
+  uint64_t index = window.offset < sizeof(header)
+                       ? 0
+                       : (window.offset - sizeof(header)) / sizeof(DiscoveryEntry);
+  for (; index < records; ++index) {
+    const uint64_t at = sizeof(header) + index * sizeof(DiscoveryEntry);
     if (at >= end) break;
-    std::memset(record.subsystem_nqn, 0, sizeof(record.subsystem_nqn));
-    put_string(record.subsystem_nqn, entries[index].name);
-    put_log_piece(command, window, at, &record, sizeof(record));
+    const uint64_t place = index % places.size();
+    DiscoveryEntry entry =
+        entry_at(places[place], static_cast<uint16_t>(place + 1), options.max_queue_entries);
+    put_string(entry.subsystem_nqn, entries[index / places.size()].name);
+    put_log_piece(command, window, at, &entry, sizeof(entry));
   }
   return {Status::kSuccess, 0, window.bytes};
 }

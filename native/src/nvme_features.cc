@@ -12,14 +12,16 @@ namespace {
 // Base 5.27: SV, bit 31 of CDW10; Base 5.15: SEL, bits 10:8.
 constexpr uint32_t kSave = 1u << 31;
 constexpr uint32_t kSelectMask = 7 << 8;
+enum class Select : uint8_t { kCurrent, kDefault, kSaved, kCapabilities };
+constexpr uint64_t kChangeable = 1 << 2;  // of the capabilities: not saveable, not a namespace's
 // Base 5.27.1.4: CDW11, TMPSEL (19:16) and THSEL (21:20) name another sensor or the lower limit.
 constexpr uint32_t kOtherThresholds = 0x3F << 16;
 // Base 5.27.1.25: EXHID, the 128-bit identifier.
 constexpr uint32_t kExtendedHostId = 1 << 0;
 
 bool allowed(const Controller& controller, Feature feature) {
-  return !controller.discovery() || feature == Feature::kAsyncEventConfig ||
-         feature == Feature::kKeepAliveTimer;
+  if (!controller.discovery()) return std::ranges::find(kFeatures, feature) != kFeatures.end();
+  return feature == Feature::kAsyncEventConfig || feature == Feature::kKeepAliveTimer;
 }
 
 uint32_t queue_count_result(const Controller& controller) {
@@ -44,28 +46,14 @@ Reply get_host_id(const Controller& controller, Command& command) {
   return {Status::kSuccess, 0, static_cast<uint32_t>(id.size())};
 }
 
-uint32_t rounded_keep_alive(const Controller& controller, uint32_t milliseconds) {
-  const uint64_t unit = controller.target().options().keep_alive_granularity_ms;
-  return static_cast<uint32_t>(
-      std::min<uint64_t>((milliseconds + unit - 1) / unit * unit, UINT32_MAX));
-}
-
-}  // namespace
-
-Reply get_features(Controller& controller, Command& command) {
-  const Sqe& sqe = command.sqe;
-  const auto feature = static_cast<Feature>(sqe.cdw10 & 0xFF);
-  const FeatureValues& values = controller.features();
-  if ((sqe.cdw10 & kSelectMask) != 0 || !allowed(controller, feature)) {
-    return {Status::kInvalidField};
-  }
-  switch (feature) {
+Reply read_feature(const Controller& controller, Command& command, const FeatureValues& values) {
+  switch (static_cast<Feature>(command.sqe.cdw10 & 0xFF)) {
     case Feature::kArbitration:
       return {Status::kSuccess, values.arbitration};
     case Feature::kPowerManagement:
       return {Status::kSuccess, 0};
     case Feature::kTemperatureThreshold:
-      if ((sqe.cdw11 & kOtherThresholds) != 0) return {Status::kInvalidField};
+      if ((command.sqe.cdw11 & kOtherThresholds) != 0) return {Status::kInvalidField};
       return {Status::kSuccess, values.temperature_threshold};
     case Feature::kErrorRecovery:
       return {Status::kSuccess, values.error_recovery};
@@ -81,6 +69,30 @@ Reply get_features(Controller& controller, Command& command) {
       return {Status::kSuccess, controller.keep_alive_ms()};
     case Feature::kHostIdentifier:
       return get_host_id(controller, command);
+  }
+  return {Status::kInvalidField};
+}
+
+uint32_t rounded_keep_alive(const Controller& controller, uint32_t milliseconds) {
+  const uint64_t unit = controller.target().options().keep_alive_granularity_ms;
+  return static_cast<uint32_t>(
+      std::min<uint64_t>((milliseconds + unit - 1) / unit * unit, UINT32_MAX));
+}
+
+}  // namespace
+
+Reply get_features(Controller& controller, Command& command) {
+  const Sqe& sqe = command.sqe;
+  const auto feature = static_cast<Feature>(sqe.cdw10 & 0xFF);
+  if (!allowed(controller, feature)) return {Status::kInvalidField};
+  switch (static_cast<Select>((sqe.cdw10 & kSelectMask) >> 8)) {
+    case Select::kCurrent:
+      return read_feature(controller, command, controller.features());
+    case Select::kDefault:
+    case Select::kSaved:  // nothing is saved: the default
+      return read_feature(controller, command, FeatureValues{});
+    case Select::kCapabilities:
+      return {Status::kSuccess, feature == Feature::kHostIdentifier ? 0 : kChangeable};
   }
   return {Status::kInvalidField};
 }

@@ -71,7 +71,12 @@ Reply identify_controller(const Controller& controller, Command& command) {
     return put(command, data);
   }
   data.controller_type = kControllerTypeIo;
-  data.cmic = kCmicMultipleControllers;
+  data.cmic = kCmicMultipleControllers | kCmicNamespaceAccess;
+  // One place serves a volume, so every path to it is as good as another.
+  data.access_capabilities = kAccessReportsOptimized | kAccessGroupNeverChanges;
+  data.access_transition_time = kAccessTransitionSeconds;
+  data.access_group_max = kAccessGroup;
+  data.access_groups = kAccessGroup;
   data.oaes = kNotifyNamespace;
   data.abort_limit = 3;
   data.firmware_updates = kFirmwareOneReadOnlySlot;
@@ -80,7 +85,8 @@ Reply identify_controller(const Controller& controller, Command& command) {
   data.cqes = 4 << 4 | 4;
   data.namespaces = kNamespaceId;
   data.max_allowed_namespaces = kNamespaceId;
-  data.oncs = kOncsCompare | kOncsDatasetManagement | kOncsWriteZeroes | kOncsVerify;
+  data.oncs =
+      kOncsCompare | kOncsDatasetManagement | kOncsWriteZeroes | kOncsSelectFeatures | kOncsVerify;
   data.vwc = kVwcPresent | kVwcFlushAllNamespaces;
   data.ioccsz = static_cast<uint32_t>((sizeof(Sqe) + options.in_capsule_bytes) / 16);
   data.iorcsz = sizeof(Cqe) / 16;
@@ -111,6 +117,7 @@ Reply identify_namespace(const Controller& controller, Command& command) {
       static_cast<uint16_t>(std::max(volume.block_size() / kSectorSize, 1u) - 1);
   data.npwg = data.npwa = data.npdg = data.npda = granularity;
   data.nows = granularity;
+  data.ana_group = kAccessGroup;
   data.nsattr = namespace_attributes(volume);
   std::memcpy(data.nguid, volume.uuid().data(), sizeof(data.nguid));
   data.lba_formats[0] = kLbaFormat4096;
@@ -121,6 +128,7 @@ Reply identify_independent(const Controller& controller, Command& command) {
   IdentifyIndependentNamespace data{};
   data.nsfeat = namespace_features();
   data.nmic = kNmicShared;
+  data.ana_group = kAccessGroup;
   data.nsattr = namespace_attributes(controller.volume());
   data.nstat = 1;
   return put(command, data);
@@ -150,6 +158,24 @@ Reply identify_active(const Sqe& sqe, Command& command) {
   return put(command, ids);
 }
 
+// Base 5.17.2.11: the controllers of the subsystem, from the id that was asked for on.
+Reply identify_controllers(const Controller& controller, Command& command) {
+  std::array<uint16_t, kIdentifyBytes / 2> list{};
+  const auto first = static_cast<uint16_t>(command.sqe.cdw10 >> 16);
+  for (const uint16_t id :
+       controller.target().controllers_of(controller.settings().subsystem_nqn)) {
+    if (id >= first && list[0] + 1u < list.size()) list[++list[0]] = id;
+  }
+  return put(command, list);
+}
+
+// Base 5.17.2.21: combinations of command sets; the only one is the NVM command set alone.
+Reply identify_command_sets(Command& command) {
+  std::array<uint64_t, kIdentifyBytes / 8> sets{};
+  sets[0] = 1;
+  return put(command, sets);
+}
+
 Reply identify_nvm_controller(const Controller& controller, Command& command) {
   IdentifyNvmController data{};
   data.verify_limit = transfer_limit(controller);
@@ -169,7 +195,12 @@ Reply identify(const Controller& controller, Command& command) {
 
   switch (cns) {
     case IdentifyCns::kActiveNamespaces:
+    case IdentifyCns::kAllocatedNamespaces:
       return identify_active(sqe, command);
+    case IdentifyCns::kSubsystemControllers:
+      return identify_controllers(controller, command);
+    case IdentifyCns::kCommandSets:
+      return identify_command_sets(command);
     case IdentifyCns::kCommandSetActiveNamespaces:
       if (command_set != kNvmCommandSet) return {Status::kInvalidField};
       return identify_active(sqe, command);
@@ -177,6 +208,8 @@ Reply identify(const Controller& controller, Command& command) {
       if (command_set != kNvmCommandSet) return {Status::kInvalidField};
       return identify_nvm_controller(controller, command);
     case IdentifyCns::kNamespace:
+    case IdentifyCns::kAllocatedNamespace:
+    case IdentifyCns::kNamespaceControllers:
     case IdentifyCns::kNamespaceDescriptors:
     case IdentifyCns::kCommandSetNamespace:
     case IdentifyCns::kIndependentNamespace:
@@ -185,7 +218,10 @@ Reply identify(const Controller& controller, Command& command) {
       return {Status::kInvalidField};
   }
   if (sqe.nsid != kNamespaceId) return {Status::kInvalidNamespace};
-  if (cns == IdentifyCns::kNamespace) return identify_namespace(controller, command);
+  if (cns == IdentifyCns::kNamespace || cns == IdentifyCns::kAllocatedNamespace) {
+    return identify_namespace(controller, command);
+  }
+  if (cns == IdentifyCns::kNamespaceControllers) return identify_controllers(controller, command);
   if (cns == IdentifyCns::kNamespaceDescriptors) return identify_descriptors(controller, command);
   if (cns == IdentifyCns::kIndependentNamespace) return identify_independent(controller, command);
   if (command_set != kNvmCommandSet) return {Status::kInvalidField};

@@ -18,6 +18,11 @@ enum class IdentifyCns : uint8_t {
   kCommandSetController = 0x06,
   kCommandSetActiveNamespaces = 0x07,
   kIndependentNamespace = 0x08,
+  kAllocatedNamespaces = 0x10,
+  kAllocatedNamespace = 0x11,
+  kNamespaceControllers = 0x12,
+  kSubsystemControllers = 0x13,
+  kCommandSets = 0x1C,
 };
 
 // Base 5.17.2.1
@@ -52,7 +57,12 @@ struct IdentifyController {
   uint16_t critical_temperature;
   uint8_t reserved270[50];
   uint16_t keep_alive_support;
-  uint8_t reserved322[190];
+  uint8_t reserved322[20];
+  uint8_t access_transition_time;  // ANATT, seconds
+  uint8_t access_capabilities;     // ANACAP
+  uint32_t access_group_max;       // ANAGRPMAX
+  uint32_t access_groups;          // NANAGRPID
+  uint8_t reserved352[160];
   uint8_t sqes;
   uint8_t cqes;
   uint16_t max_commands;
@@ -88,6 +98,8 @@ static_assert(offsetof(IdentifyController, cmic) == 76);
 static_assert(offsetof(IdentifyController, controller_type) == 111);
 static_assert(offsetof(IdentifyController, oacs) == 256);
 static_assert(offsetof(IdentifyController, keep_alive_support) == 320);
+static_assert(offsetof(IdentifyController, access_transition_time) == 342);
+static_assert(offsetof(IdentifyController, access_groups) == 348);
 static_assert(offsetof(IdentifyController, sqes) == 512);
 static_assert(offsetof(IdentifyController, sgls) == 536);
 static_assert(offsetof(IdentifyController, subsystem_nqn) == 768);
@@ -96,6 +108,10 @@ static_assert(offsetof(IdentifyController, power_state_0) == 2048);
 
 // Base 5.17.2.1
 inline constexpr uint8_t kCmicMultipleControllers = 1 << 1;
+inline constexpr uint8_t kCmicNamespaceAccess = 1 << 3;
+inline constexpr uint8_t kAccessReportsOptimized = 1 << 0;
+inline constexpr uint8_t kAccessGroupNeverChanges = 1 << 6;
+inline constexpr uint8_t kAccessTransitionSeconds = 10;
 inline constexpr uint32_t kCtrattTrafficKeepAlive = 1 << 6;
 inline constexpr uint8_t kControllerTypeIo = 1;
 inline constexpr uint8_t kControllerTypeDiscovery = 2;
@@ -105,6 +121,7 @@ inline constexpr uint8_t kFirmwareOneReadOnlySlot = 1 << 1 | 1 << 0;
 inline constexpr uint16_t kOncsCompare = 1 << 0;
 inline constexpr uint16_t kOncsDatasetManagement = 1 << 2;
 inline constexpr uint16_t kOncsWriteZeroes = 1 << 3;
+inline constexpr uint16_t kOncsSelectFeatures = 1 << 4;
 inline constexpr uint16_t kOncsVerify = 1 << 7;
 inline constexpr uint8_t kVwcPresent = 1 << 0;
 inline constexpr uint8_t kVwcFlushAllNamespaces = 3 << 1;

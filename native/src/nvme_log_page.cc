@@ -6,14 +6,17 @@
 
 #include "nvme_controller.h"
 #include "nvme_discovery.h"
+#include "nvme_features.h"
 
 namespace pando::nvme {
 namespace {
 
-constexpr uint32_t kRetainEvent = 1 << 15;     // CDW10, RAE
-constexpr uint32_t kIndexOffset = 1 << 23;     // CDW14, OT
-constexpr uint32_t kSupported = 1 << 0;        // Base 5.16.1.1, LSUPP
-constexpr uint32_t kChangesContents = 1 << 1;  // Base 5.16.1.6, LBCC
+constexpr uint32_t kRetainEvent = 1 << 15;             // CDW10, RAE
+constexpr uint32_t kIndexOffset = 1 << 23;             // CDW14, OT
+constexpr uint32_t kSupported = 1 << 0;                // Base 5.16.1.1, LSUPP
+constexpr uint32_t kChangesContents = 1 << 1;          // Base 5.16.1.6, LBCC
+constexpr uint32_t kGroupsOnly = 1 << 8;               // CDW10, LSP of the ANA log: RGO
+constexpr uint32_t kControllerScope = 1u << (20 + 1);  // Base 5.16.1.18, FSP
 constexpr uint8_t kSpareThreshold = 10;
 
 template <typename T>
@@ -30,8 +33,9 @@ Reply supported_log(const Controller& controller, Command& command, const LogWin
   if (controller.discovery()) {
     add(LogPage::kDiscovery);
   } else {
-    for (LogPage page : {LogPage::kError, LogPage::kSmart, LogPage::kFirmware,
-                         LogPage::kChangedNamespaces, LogPage::kCommandEffects}) {
+    for (LogPage page :
+         {LogPage::kError, LogPage::kSmart, LogPage::kFirmware, LogPage::kChangedNamespaces,
+          LogPage::kCommandEffects, LogPage::kNamespaceAccess, LogPage::kFeatureEffects}) {
       add(page);
     }
   }
@@ -74,6 +78,28 @@ Reply changed_log(Controller& controller, Command& command, const LogWindow& win
   if (window.offset > sizeof(log)) return {Status::kInvalidField};
   if (controller.namespace_changed()) log[0] = 1;
   if (!retain) controller.clear_notice(kNotifyNamespace);
+  return put_log(command, window, log);
+}
+
+// Base 5.16.1.13: there is one group, it is always optimized, and nothing about it ever changes.
+Reply access_log(Command& command, const LogWindow& window) {
+  NamespaceAccessLog log{};
+  log.groups = 1;
+  log.group = kAccessGroup;
+  log.group_state = kAccessOptimized;
+  if ((command.sqe.cdw10 & kGroupsOnly) == 0) {
+    log.group_namespaces = 1;
+    log.namespace_id = 1;
+  }
+  return put_log(command, window, log);
+}
+
+// Base 5.16.1.18: which features there are, and that each is a controller's own.
+Reply features_log(Command& command, const LogWindow& window) {
+  std::array<uint32_t, 256> log{};
+  for (const Feature feature : kFeatures) {
+    log[static_cast<size_t>(feature)] = kSupported | kControllerScope;
+  }
   return put_log(command, window, log);
 }
 
@@ -137,6 +163,10 @@ std::optional<Reply> get_log_page(Controller& controller, Command& command) {
       return changed_log(controller, command, window, retain);
     case LogPage::kCommandEffects:
       return effects_log(command, window);
+    case LogPage::kNamespaceAccess:
+      return access_log(command, window);
+    case LogPage::kFeatureEffects:
+      return features_log(command, window);
     default:
       return Reply{Status::kInvalidLogPage};
   }

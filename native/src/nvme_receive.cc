@@ -29,7 +29,7 @@ T read_header(const std::byte* bytes) {
 }  // namespace
 
 void Connection::arm_receive() {
-  if (receiving_ || paused_ || state_ == State::kClosed) return;
+  if (receiving_ || paused_ || draining_ || state_ == State::kClosed) return;
   receiving_ = true;
   receiving_direct_ =
       phase_ == Phase::kData && data_left_ >= kDirectReceiveBytes && available() == 0;
@@ -69,7 +69,7 @@ void Connection::on_received(int32_t result) {
 void Connection::process() {
   if (processing_) return;  // a reply inside this loop made room; the loop goes on by itself
   processing_ = true;
-  while (!paused_ &&
+  while (!paused_ && !draining_ &&
          (state_ == State::kFresh || state_ == State::kNegotiated || state_ == State::kLive)) {
     if (!step()) break;
   }

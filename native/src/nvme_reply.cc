@@ -127,6 +127,7 @@ void Connection::on_send_done(int32_t result) {
     if (send_queue_.empty()) ::shutdown(fd_, SHUT_WR);
     return;
   }
+  if (draining_) return check_drained();
   start_waiting();
   resume();
 }

@@ -186,6 +186,8 @@ enum class LogPage : uint8_t {
   kFirmware = 0x03,
   kChangedNamespaces = 0x04,
   kCommandEffects = 0x05,
+  kNamespaceAccess = 0x0C,  // asymmetric namespace access (ANA)
+  kFeatureEffects = 0x12,
   kDiscovery = 0x70,
 };
 
@@ -194,6 +196,24 @@ inline constexpr uint32_t kEventNamespaceChanged = 0x02 | 0x00 << 8 | 0x04 << 16
 inline constexpr uint32_t kEventDiscoveryChanged = 0x02 | 0xF0u << 8 | 0x70 << 16;
 inline constexpr uint32_t kNotifyNamespace = 1 << 8;  // Base 5.27.1.8, and OAES
 inline constexpr uint32_t kNotifyDiscovery = 1u << 31;
+
+// Base 5.16.1.13: one group, with the one namespace in it.
+struct NamespaceAccessLog {
+  uint64_t change_count;
+  uint16_t groups;
+  uint8_t reserved10[6];
+  uint32_t group;
+  uint32_t group_namespaces;
+  uint64_t group_change_count;
+  uint8_t group_state;
+  uint8_t reserved33[15];
+  uint32_t namespace_id;
+};
+static_assert(sizeof(NamespaceAccessLog) == 56 && offsetof(NamespaceAccessLog, group) == 16 &&
+              offsetof(NamespaceAccessLog, group_state) == 32 &&
+              offsetof(NamespaceAccessLog, namespace_id) == 48);
+inline constexpr uint32_t kAccessGroup = 1;
+inline constexpr uint8_t kAccessOptimized = 1;
 
 // NVM 3.2.5
 struct DsmRange {

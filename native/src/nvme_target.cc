@@ -1,15 +1,11 @@
 #include "nvme_target.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
+#include <set>
 #include <stdexcept>
-#include <system_error>
 #include <utility>
 
 #include "assert.h"
@@ -19,46 +15,9 @@
 namespace pando::nvme {
 namespace {
 
-constexpr int kBacklog = 256;
-constexpr uint64_t kAcceptRetryMs = 100;      // out of file descriptors, or memory
 constexpr uint16_t kLastController = 0xFFEF;  // Base 3.1.2: the ids above are reserved
+constexpr size_t kMaxPlaces = 16;
 constexpr uint32_t kMaxInCapsuleBytes = 32 * 1024;
-
-struct Address {
-  sockaddr_storage storage{};
-  socklen_t size = 0;
-};
-
-Address parse_address(const std::string& text, uint16_t port) {
-  Address address;
-  auto* v4 = reinterpret_cast<sockaddr_in*>(&address.storage);
-  auto* v6 = reinterpret_cast<sockaddr_in6*>(&address.storage);
-  if (inet_pton(AF_INET, text.c_str(), &v4->sin_addr) == 1) {
-    v4->sin_family = AF_INET;
-    v4->sin_port = htons(port);
-    address.size = sizeof(*v4);
-  } else if (inet_pton(AF_INET6, text.c_str(), &v6->sin6_addr) == 1) {
-    v6->sin6_family = AF_INET6;
-    v6->sin6_port = htons(port);
-    address.size = sizeof(*v6);
-  }
-  return address;
-}
-
-std::string format_peer(int fd) {
-  sockaddr_storage name{};
-  socklen_t size = sizeof(name);
-  if (getpeername(fd, reinterpret_cast<sockaddr*>(&name), &size) != 0) return "unknown";
-  char text[INET6_ADDRSTRLEN] = "";
-  if (name.ss_family == AF_INET6) {
-    const auto& v6 = reinterpret_cast<const sockaddr_in6&>(name);
-    inet_ntop(AF_INET6, &v6.sin6_addr, text, sizeof(text));
-    return "[" + std::string(text) + "]:" + std::to_string(ntohs(v6.sin6_port));
-  }
-  const auto& v4 = reinterpret_cast<const sockaddr_in&>(name);
-  inet_ntop(AF_INET, &v4.sin_addr, text, sizeof(text));
-  return std::string(text) + ":" + std::to_string(ntohs(v4.sin_port));
-}
 
 void check_options(const TargetOptions& options) {
   const auto require = [](bool condition, const char* what) {
@@ -73,6 +32,8 @@ void check_options(const TargetOptions& options) {
   require(options.in_capsule_bytes % 16 == 0 && options.in_capsule_bytes <= kMaxInCapsuleBytes &&
               options.in_capsule_bytes <= options.max_data_bytes,
           "in_capsule_bytes is not a multiple of 16, or too large");
+  require(!options.listen.empty() && options.listen.size() <= kMaxPlaces,
+          "it listens in no place, or in more than 16");
   require(options.max_queue_entries >= 32, "max_queue_entries is less than 32");
   require(options.max_io_queues >= 1, "max_io_queues is 0");
   require(options.keep_alive_granularity_ms >= 100, "keep_alive_granularity_ms is less than 100");
@@ -83,76 +44,42 @@ void check_options(const TargetOptions& options) {
 Target::Target(Reactor& reactor, Exports& exports, TargetOptions options)
     : reactor_(reactor), exports_(exports), options_(std::move(options)), fences_(reactor) {
   check_options(options_);
-  accept_op_.context = this;
-  accept_op_.done = [](RingOp* op, int32_t result) {
-    static_cast<Target*>(op->context)->on_accepted(result);
-  };
 }
 
 Target::~Target() {
-  PANDO_ASSERT(listener_ < 0 && !accepting_ && connections_.empty() && controllers_.empty());
+  PANDO_ASSERT(listening_ == 0 && connections_.empty() && controllers_.empty());
   reactor_.cancel_timer(burial_timer_);
 }
 
 void Target::start() {
-  PANDO_ASSERT(listener_ < 0 && !stopping_);
-  listen();
-  accept_next();
+  PANDO_ASSERT(listeners_.empty() && !stopping_);
+  // All of them or none: an accept that is under way cannot be taken back at once.
+  for (const Place& place : options_.listen) {
+    listeners_.push_back(std::make_unique<Listener>(reactor_, place, [this](int fd) { take(fd); }));
+    try {
+      listeners_.back()->bind();
+    } catch (...) {
+      listeners_.clear();
+      throw;
+    }
+  }
+  for (const auto& listener : listeners_) listener->start();
+  listening_ = listeners_.size();
 }
 
-void Target::listen() {
-  const std::string where = options_.address + " port " + std::to_string(options_.port);
-  const Address address = parse_address(options_.address, options_.port);
-  if (address.size == 0) {
-    throw std::system_error(EINVAL, std::generic_category(),
-                            "NVMe/TCP target: not a numeric address: " + options_.address);
-  }
-  const int fd = socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const int yes = 1;
-  if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes)) != 0 ||
-      bind(fd, reinterpret_cast<const sockaddr*>(&address.storage), address.size) != 0 ||
-      ::listen(fd, kBacklog) != 0) {
-    const int error = errno;
-    if (fd >= 0) ::close(fd);
-    throw std::system_error(error, std::generic_category(),
-                            "NVMe/TCP target: cannot listen on " + where);
-  }
-  sockaddr_storage name{};
-  socklen_t size = sizeof(name);
-  if (getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) == 0) {
-    port_ = ntohs(name.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(name).sin6_port
-                                             : reinterpret_cast<sockaddr_in&>(name).sin_port);
-  }
-  listener_ = fd;
+std::vector<uint16_t> Target::ports() const {
+  std::vector<uint16_t> ports;
+  for (const auto& listener : listeners_) ports.push_back(listener->port());
+  return ports;
 }
 
-void Target::accept_next() {
-  accepting_ = true;
-  reactor_.ring().accept(&accept_op_, listener_);
-}
-
-void Target::on_accepted(int32_t result) {
-  accepting_ = false;
-  if (stopping_) {
-    if (result >= 0) ::close(result);
-    ::close(listener_);
-    listener_ = -1;
-    return schedule_burial();
-  }
-  if (result < 0) {
-    accept_timer_ = reactor_.add_timer(kAcceptRetryMs, [this] {
-      accept_timer_ = 0;
-      accept_next();
-    });
-    return;
-  }
-  accept_next();
-  if (connections_.size() >= options_.max_connections) {
-    ::close(result);
+void Target::take(int fd) {
+  if (stopping_ || connections_.size() >= options_.max_connections) {
+    ::close(fd);
     return;
   }
   const uint64_t id = next_connection_++;
-  auto connection = std::make_unique<Connection>(*this, id, result, format_peer(result));
+  auto connection = std::make_unique<Connection>(*this, id, fd, peer_of(fd));
   Connection& reference = *connection;
   connections_.emplace(id, std::move(connection));
   reference.start();
@@ -162,18 +89,26 @@ void Target::stop(std::function<void()> done) {
   PANDO_ASSERT(!stopping_);
   stopping_ = true;
   stopped_ = std::move(done);
-  if (accepting_) {
-    ::shutdown(listener_, SHUT_RDWR);
-    reactor_.ring().cancel(&accept_op_);
-  } else if (listener_ >= 0) {
-    reactor_.cancel_timer(accept_timer_);
-    ::close(listener_);
-    listener_ = -1;
+  for (const auto& listener : listeners_) {
+    listener->stop([this] {
+      --listening_;
+      schedule_burial();
+    });
   }
   std::vector<Connection*> open;
   for (const auto& [id, connection] : connections_) open.push_back(connection.get());
-  for (Connection* connection : open) connection->close();
+  for (Connection* connection : open) connection->drain();
+  drain_timer_ = reactor_.add_timer(options_.drain_timeout_ms, [this] {
+    drain_timer_ = 0;
+    close_connections();
+  });
   schedule_burial();
+}
+
+void Target::close_connections() {
+  std::vector<Connection*> open;
+  for (const auto& [id, connection] : connections_) open.push_back(connection.get());
+  for (Connection* connection : open) connection->close();
 }
 
 void Target::disconnect(const std::string& subsystem_nqn, const std::string& host_nqn,
@@ -242,6 +177,14 @@ Controller* Target::make_controller(ControllerSettings settings) {
   return controllers_.emplace(id, std::move(controller)).first->second.get();
 }
 
+std::vector<uint16_t> Target::controllers_of(const std::string& subsystem_nqn) const {
+  std::vector<uint16_t> ids;
+  for (const auto& [id, controller] : controllers_) {
+    if (controller->settings().subsystem_nqn == subsystem_nqn) ids.push_back(id);
+  }
+  return ids;
+}
+
 Controller* Target::find_controller(uint16_t id) {
   const auto found = controllers_.find(id);
   return found == controllers_.end() ? nullptr : found->second.get();
@@ -274,7 +217,8 @@ void Target::bury() {
   burial_timer_ = 0;
   dead_connections_.clear();
   dead_controllers_.clear();
-  if (stopped_ && listener_ < 0 && connections_.empty() && controllers_.empty()) {
+  if (stopped_ && listening_ == 0 && connections_.empty() && controllers_.empty()) {
+    reactor_.cancel_timer(drain_timer_);
     auto stopped = std::exchange(stopped_, nullptr);
     stopped();
   }

@@ -1,4 +1,4 @@
-// The embedded NVMe/TCP target: a listener, the connections that came in through it, and the
+// The embedded NVMe/TCP target: its listeners, the connections that came in through them, and the
 // controllers that hosts have made with them.
 //
 // One subsystem per volume, its name the export's; namespace 1 is the volume. A volume is opened
@@ -15,6 +15,7 @@
 
 #include "block_io.h"
 #include "nvme_fence.h"
+#include "nvme_listener.h"
 #include "reactor.h"
 
 namespace pando::nvme {
@@ -24,11 +25,9 @@ class Controller;
 struct ControllerSettings;
 
 struct TargetOptions {
-  std::string address = "127.0.0.1";  // numeric, IPv4 or IPv6
-  uint16_t port = 4420;               // 0: any that is free
-  /// What discovery tells hosts; empty and 0: the address and port that they came to.
-  std::string advertised_address;
-  uint16_t advertised_port = 0;
+  std::vector<Place> listen = {{"127.0.0.1", 4420}};  // port 0: any that is free
+  /// What discovery tells hosts; empty: the address and port that they came to.
+  std::vector<Place> advertised;
 
   uint32_t max_connections = 1024;
   uint16_t max_queue_entries = 128;
@@ -41,6 +40,7 @@ struct TargetOptions {
   uint64_t send_stall_ms = 30'000;              // a peer that reads nothing for so long is gone
   uint64_t discovery_idle_ms = 120'000;         // discovery without keep alive
   uint32_t keep_alive_granularity_ms = 1'000;   // reported as KAS
+  uint64_t drain_timeout_ms = 2'000;            // a stop waits so long for what is under way
   uint64_t fence_timeout_ms = 30'000;           // how long a fence waits for the last request
 };
 
@@ -64,10 +64,12 @@ class Target {
   /// Only after stop() has reported, or without a start().
   ~Target();
 
-  /// Listens. Throws std::system_error that names the address.
+  /// Listens. Throws std::system_error that names the address; then it listens nowhere.
   void start();
-  uint16_t port() const { return port_; }
-  /// Ends every connection; `done` runs when the last volume is closed, never inside stop().
+  /// Of each place, in the order of the options.
+  std::vector<uint16_t> ports() const;
+  /// Takes nothing more, answers what has been taken, ends every connection; `done` runs when the
+  /// last volume is closed, never inside stop().
   void stop(std::function<void()> done);
 
   /// Fencing: ends what `host_nqn` has on `subsystem_nqn`, connections that are being made too, at
@@ -84,6 +86,8 @@ class Target {
   Reactor& reactor() { return reactor_; }
   Exports& exports() { return exports_; }
   const TargetOptions& options() const { return options_; }
+  /// The ids of the controllers of a subsystem, in order.
+  std::vector<uint16_t> controllers_of(const std::string& subsystem_nqn) const;
   /// Null when every id is taken.
   Controller* make_controller(ControllerSettings settings);
   Controller* find_controller(uint16_t id);
@@ -92,21 +96,18 @@ class Target {
   void retire(Controller& controller);
 
  private:
-  void listen();
-  void accept_next();
-  void on_accepted(int32_t result);
+  void take(int fd);
+  void close_connections();
   void schedule_burial();
   void bury();
 
   Reactor& reactor_;
   Exports& exports_;
   TargetOptions options_;
-  uint16_t port_ = 0;
-  int listener_ = -1;
-  bool accepting_ = false;
-  RingOp accept_op_;
-  TimerId accept_timer_ = 0;
+  std::vector<std::unique_ptr<Listener>> listeners_;
+  size_t listening_ = 0;
   TimerId burial_timer_ = 0;
+  TimerId drain_timer_ = 0;
   bool stopping_ = false;
   std::function<void()> stopped_;
 

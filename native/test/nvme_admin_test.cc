@@ -69,7 +69,7 @@ void identifies() {
   CHECK((controller.sgls & 3) == 1 && (controller.sgls >> 20 & 1) == 1);
   CHECK(controller.keep_alive_support > 0 && controller.sqes == 0x66 && controller.cqes == 0x44);
   CHECK((controller.vwc & 1) == 1 && controller.controller_type == 1);
-  CHECK(controller.oncs == (1 << 0 | 1 << 2 | 1 << 3 | 1 << 7));
+  CHECK(controller.oncs == (1 << 0 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 7));
   CHECK(std::strcmp(controller.subsystem_nqn, kVolumeNqn) == 0);
   CHECK(std::memcmp(controller.serial, "8f14e45fceea467f9b1a", 20) == 0);
   CHECK(std::memcmp(controller.model, "Pando   ", 8) == 0 && controller.model[39] == ' ');
@@ -106,13 +106,30 @@ void identifies() {
   CHECK(as<uint32_t>(admin.identify(IdentifyCns::kCommandSetActiveNamespaces)) == 1);
   CHECK(admin.identify(IdentifyCns::kCommandSetController, 0, 2u << 24)
             .failed_with(Status::kInvalidField));
-  for (const uint32_t cns : {0x04u, 0x10u, 0x11u, 0x13u, 0x1Cu, 0xFFu}) {
+  CHECK(as<uint32_t>(admin.identify(IdentifyCns::kAllocatedNamespaces)) == 1);
+  CHECK(admin.identify(IdentifyCns::kAllocatedNamespace, 1).data ==
+        admin.identify(IdentifyCns::kNamespace, 1).data);
+  CHECK(as<uint64_t>(admin.identify(IdentifyCns::kCommandSets)) == 1);
+  const Session second(target.port());
+  const Session elsewhere(target.port(), {}, kOtherNqn);
+  const auto both = as<std::array<uint16_t, 4>>(admin.identify(IdentifyCns::kSubsystemControllers));
+  CHECK(both[0] == 2 && both[1] == session.controller_id && both[2] == second.controller_id);
+  const Outcome from_second = admin.admin(
+      AdminOpcode::kIdentify,
+      static_cast<uint32_t>(IdentifyCns::kNamespaceControllers) | second.controller_id << 16u, 0,
+      4096, 1);
+  const auto last = as<std::array<uint16_t, 4>>(from_second);
+  CHECK(last[0] == 1 && last[1] == second.controller_id && last[2] == 0);
+  CHECK(
+      admin.identify(IdentifyCns::kNamespaceControllers, 2).failed_with(Status::kInvalidNamespace));
+  CHECK(controller.cmic == (1 << 1 | 1 << 3) && controller.access_capabilities == (1 | 1 << 6));
+  CHECK(controller.access_groups == 1 && controller.access_group_max == 1);
+  CHECK(space.ana_group == 1);
+  for (const uint32_t cns : {0x04u, 0x09u, 0x14u, 0x17u, 0xFFu}) {
     CHECK(admin.identify(static_cast<IdentifyCns>(cns), 1).failed_with(Status::kInvalidField));
   }
   CHECK(admin.admin(AdminOpcode::kIdentify, 1, 0, 1024).failed_with(Status::kDataSglLengthInvalid));
   CHECK(admin.admin(static_cast<AdminOpcode>(0x80)).failed_with(Status::kInvalidOpcode));
-  const Outcome abort = admin.admin(AdminOpcode::kAbort, 1);
-  CHECK(abort.ok() && abort.result == 1);
 }
 
 void features() {
@@ -141,7 +158,11 @@ void features() {
   CHECK(set(5, 1).ok() && get(5).result == 1 && set(0x0A, 1).ok() && get(0x0A).result == 1);
   CHECK(get(6).result == 1 && set(6, 0).ok() && get(6).result == 0);
   CHECK(set(1u << 31 | 6, 1).failed_with(Status::kFeatureNotSaveable));
-  CHECK(get(6 | 1 << 8).failed_with(Status::kInvalidField));
+  // Base 5.15: the default, what is saved (the same), what can be done with it.
+  CHECK(get(6 | 1 << 8).result == 1 && get(6 | 2 << 8).result == 1 && get(6).result == 0);
+  CHECK(get(6 | 3 << 8).result == 4 && get(0x81 | 3 << 8).result == 0);
+  CHECK(get(6 | 4 << 8).failed_with(Status::kInvalidField));
+  CHECK(get(0xC0 | 3 << 8).failed_with(Status::kInvalidField));
   const Outcome host_id = get(0x81, 1, 16);
   CHECK(host_id.ok() && host_id.data == Bytes(16, std::byte{7}));
   CHECK(get(0x81, 0, 8).failed_with(Status::kHostIdInconsistent));
@@ -167,7 +188,8 @@ void log_pages() {
   CHECK(table[6] == 1 && table[0x18] == 1 && table[0x80] == 0);
   CHECK(table[256 + 1] == 3 && table[256 + 2] == 1 && table[256 + 9] == 3 && table[256 + 4] == 0);
   const auto supported = as<std::array<uint32_t, 256>>(admin.log_page(LogPage::kSupported, 1024));
-  CHECK(supported[0] == 1 && supported[2] == 1 && supported[0x70] == 0 && supported[0x0C] == 0);
+  CHECK(supported[0] == 1 && supported[2] == 1 && supported[0x70] == 0 && supported[0x0C] == 1 &&
+        supported[0x0D] == 0);
   // Pieces are the whole.
   Bytes pieces = admin.log_page(LogPage::kCommandEffects, 1024).data;
   for (const uint64_t offset : {1024u, 2048u, 3072u}) {
@@ -180,9 +202,78 @@ void log_pages() {
   CHECK(admin.log_page(LogPage::kSmart, 512, 2).failed_with(Status::kInvalidField));
   CHECK(admin.log_page(LogPage::kSmart, 512, UINT64_MAX - 3).failed_with(Status::kInvalidField));
   CHECK(admin.log_page(LogPage::kDiscovery, 1024).failed_with(Status::kInvalidLogPage));
-  CHECK(admin.log_page(static_cast<LogPage>(0x0C), 64).failed_with(Status::kInvalidLogPage));
+  CHECK(admin.log_page(static_cast<LogPage>(0x0D), 64).failed_with(Status::kInvalidLogPage));
   CHECK(admin.admin(AdminOpcode::kGetLogPage, 2 | 127 << 16, 0, 256)
             .failed_with(Status::kDataSglLengthInvalid));
+}
+
+void access_and_feature_logs() {
+  TargetThread target;
+  Session session(target.port());
+  Host& admin = session.admin;
+  const auto access = as<nvme::NamespaceAccessLog>(admin.log_page(LogPage::kNamespaceAccess, 56));
+  CHECK(access.groups == 1 && access.group == 1 && access.group_namespaces == 1);
+  CHECK(access.group_state == 1 && access.namespace_id == 1);
+  // The groups alone (RGO).
+  const auto groups = as<nvme::NamespaceAccessLog>(admin.admin(
+      AdminOpcode::kGetLogPage, 0x0C | 1 << 8 | 13 << 16, 0, sizeof(nvme::NamespaceAccessLog)));
+  CHECK(groups.group == 1 && groups.group_namespaces == 0 && groups.namespace_id == 0);
+  const auto features =
+      as<std::array<uint32_t, 256>>(admin.log_page(LogPage::kFeatureEffects, 1024));
+  CHECK(features[0] == 0 && features[6] == (1 | 1 << 21) && features[0x0F] == (1 | 1 << 21));
+  CHECK(features[3] == 0 && features[0x81] != 0);
+}
+
+// Base 5.1
+void aborts() {
+  nvme::TargetOptions options = any_port();
+  options.connection_buffer_bytes = 8192;
+  TargetThread target(options);
+  Session session(target.port());
+  Host& admin = session.admin;
+  const auto abort = [&](uint16_t queue, uint16_t cid) {
+    return admin.admin(AdminOpcode::kAbort, queue | static_cast<uint32_t>(cid) << 16);
+  };
+  CHECK(abort(1, 4711).ok() && abort(1, 4711).result == 1);
+  CHECK(abort(9, 1).failed_with(Status::kInvalidField));
+
+  // An event request that waits.
+  nvme::Sqe event{};
+  event.opcode = static_cast<uint8_t>(AdminOpcode::kAsyncEventRequest);
+  event = Host::describe(event, 0, false);
+  event.cid = admin.next_cid();
+  admin.send(admin.capsule(event));
+  nvme::Sqe request{};
+  request.opcode = static_cast<uint8_t>(AdminOpcode::kAbort);
+  request.cdw10 = static_cast<uint32_t>(event.cid) << 16;
+  request = Host::describe(request, 0, false);
+  request.cid = admin.next_cid();
+  admin.send(admin.capsule(request));
+  CHECK(admin.await(event.cid).failed_with(Status::kAbortRequested));
+  const Outcome done = admin.await(request.cid);
+  CHECK(done.ok() && done.result == 0);
+
+  // Of two reads, one runs, and the other waits for the first one's buffer.
+  target.on_reactor([&](auto&) { target.volume->delay_ms = 300; });
+  const auto read = [&] {
+    nvme::Sqe sqe = Host::describe(Host::io(nvme::IoOpcode::kRead, 0, 2), 8192, false);
+    sqe.cid = session.io.next_cid();
+    session.io.send(session.io.capsule(sqe));
+    return sqe.cid;
+  };
+  const uint16_t runs = read();
+  CHECK(target.eventually([&](auto&) { return target.volume->submitted == 1; }));
+  const uint16_t waits = read();
+  Outcome aborted;
+  for (int i = 0; i < 100 && (!aborted.ok() || aborted.result != 0); ++i) aborted = abort(1, waits);
+  CHECK(aborted.ok() && aborted.result == 0);
+  CHECK(abort(1, runs).result == 1);
+  const Outcome refused = session.io.await(waits);
+  CHECK(refused.failed_with(Status::kAbortRequested) && !refused.do_not_retry);
+  CHECK(session.io.await(runs, 8192).ok());
+  uint64_t submitted = 0;
+  target.on_reactor([&](auto&) { submitted = target.volume->submitted; });
+  CHECK(submitted == 1);
 }
 
 void events() {
@@ -233,5 +324,7 @@ int main() {
   features();
   log_pages();
   events();
+  access_and_feature_logs();
+  aborts();
   return finish("nvme_admin_test");
 }

@@ -159,7 +159,7 @@ class FakeExports final : public Exports {
 
 inline nvme::TargetOptions any_port() {
   nvme::TargetOptions options;
-  options.port = 0;
+  options.listen = {{"127.0.0.1", 0}};
   return options;
 }
 
@@ -177,6 +177,18 @@ class TargetThread {
   }
 
   ~TargetThread() {
+    stop();
+    reactor_.stop();
+    thread_.join();
+    if (exports.open_count != 0) {
+      std::fprintf(stderr, "volumes left open: %lld\n", static_cast<long long>(exports.open_count));
+      std::abort();
+    }
+  }
+
+  /// Waits until the last volume is closed.
+  void stop() {
+    if (std::exchange(stopped_, true)) return;
     std::mutex mutex;
     std::condition_variable changed;
     bool stopped = false;
@@ -194,15 +206,10 @@ class TargetThread {
         std::abort();
       }
     }
-    reactor_.stop();
-    thread_.join();
-    if (exports.open_count != 0) {
-      std::fprintf(stderr, "volumes left open: %lld\n", static_cast<long long>(exports.open_count));
-      std::abort();
-    }
   }
 
-  uint16_t port() const { return target_->port(); }
+  uint16_t port() const { return target_->ports().front(); }
+  std::vector<uint16_t> ports() const { return target_->ports(); }
 
   /// Runs `function` on the reactor thread and waits for it.
   void on_reactor(const std::function<void(nvme::Target&)>& function) {
@@ -260,6 +267,7 @@ class TargetThread {
 
   std::unique_ptr<nvme::Target> target_;
   std::thread thread_;
+  bool stopped_ = false;
 };
 
 }  // namespace pando::test

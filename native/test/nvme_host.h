@@ -52,19 +52,25 @@ struct Outcome {
 
 class Host {
  public:
-  explicit Host(uint16_t port) {
-    fd_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  explicit Host(uint16_t port, bool v6 = false) {
+    fd_ = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     REQUIRE(fd_ >= 0);
     const int yes = 1;
     setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
     const timeval timeout{5, 0};
     setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
     setsockopt(fd_, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(port);
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    const int result = ::connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address));
+    sockaddr_in v4_address{};
+    v4_address.sin_family = AF_INET;
+    v4_address.sin_port = htons(port);
+    v4_address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    sockaddr_in6 v6_address{};
+    v6_address.sin6_family = AF_INET6;
+    v6_address.sin6_port = htons(port);
+    v6_address.sin6_addr = in6addr_loopback;
+    const int result =
+        v6 ? ::connect(fd_, reinterpret_cast<sockaddr*>(&v6_address), sizeof(v6_address))
+           : ::connect(fd_, reinterpret_cast<sockaddr*>(&v4_address), sizeof(v4_address));
     REQUIRE(result == 0 || (errno == EINTR && finish_connecting()));
   }
   Host(const Host&) = delete;

@@ -156,8 +156,7 @@ void keep_alive() {
 
 void discovery() {
   nvme::TargetOptions options = any_port();
-  options.advertised_address = "192.0.2.7";
-  options.advertised_port = 4420;
+  options.advertised = {{"192.0.2.7", 4420}};
   TargetThread target(options);
   Host host(target.port());
   REQUIRE(host.initialize());
@@ -270,16 +269,16 @@ void refuses_bad_options() {
   };
   CHECK(message(any_port()).empty());
   nvme::TargetOptions options = any_port();
-  options.address = "localhost";
+  options.listen[0].address = "localhost";
   CHECK(message(options).find("not a numeric address: localhost") != std::string::npos);
-  options.address = "192.0.2.1";
+  options.listen[0].address = "192.0.2.1";
   CHECK(message(options).find("cannot listen on 192.0.2.1 port 0") != std::string::npos);
   options = any_port();
   options.max_data_bytes = 5000;
   CHECK(message(options).find("max_data_bytes") != std::string::npos);
   TargetThread other;
   options = any_port();
-  options.port = other.port();
+  options.listen[0].port = other.port();
   CHECK(message(options).find("Address already in use") != std::string::npos);
 }
 

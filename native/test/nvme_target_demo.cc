@@ -20,9 +20,9 @@ int main(int argc, char** argv) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   try {
     pando::nvme::TargetOptions options;
-    options.port = static_cast<uint16_t>(std::atoi(argv[1]));
-    if (argc > 3) options.advertised_address = argv[3];
-    if (argc > 4) options.address = argv[4];
+    const auto port = static_cast<uint16_t>(std::atoi(argv[1]));
+    options.listen = {{argc > 4 ? argv[4] : "127.0.0.1", port}};
+    if (argc > 3) options.advertised = {{argv[3], port}};
     const uint64_t bytes = std::strtoull(argv[2], nullptr, 10) << 20;
     pando::test::TargetThread target(options, bytes);
     std::printf("port %u\nsubsystem %s\n", target.port(), pando::test::kVolumeNqn);

@@ -27,8 +27,9 @@ test("without anything, the defaults", () => {
     socket: "/run/pando/pando.sock",
     nbdSocket: "/run/pando/nbd.sock",
     metrics: { host: "127.0.0.1", port: 9750 },
-    target: { host: "127.0.0.1", port: 4420 },
-    advertise: { host: "127.0.0.1", port: 4420 },
+    target: [{ host: "127.0.0.1", port: 4420 }],
+    advertise: [{ host: "127.0.0.1", port: 4420 }],
+    api: null,
     indexCacheBytes: 64 * 2 ** 20,
     spaceLevels: [80, 90, 95],
     logLevel: "info",
@@ -43,16 +44,35 @@ test("it cannot be changed once it is made", () => {
 
 test("none switches a listener off", () => {
   const config = make({ nbdSocket: "none", metrics: "none", target: "none" });
-  assert.equal([config.nbdSocket, config.metrics, config.target], [null, null, null]);
-  assert.is(config.advertise, null);
+  assert.equal([config.nbdSocket, config.metrics, config.target], [null, null, []]);
+  assert.equal(config.advertise, []);
 });
 
 test("what hosts are told is the advertised address, else the target's", () => {
   const { target, advertise } = make({ target: "0.0.0.0:4420", advertise: "10.0.0.5:14420" });
-  assert.equal(target, { host: "0.0.0.0", port: 4420 });
-  assert.equal(advertise, { host: "10.0.0.5", port: 14420 });
-  assert.equal(make({ target: "10.0.0.6:1" }).advertise, { host: "10.0.0.6", port: 1 });
+  assert.equal(target, [{ host: "0.0.0.0", port: 4420 }]);
+  assert.equal(advertise, [{ host: "10.0.0.5", port: 14420 }]);
+  assert.equal(make({ target: "10.0.0.6:1" }).advertise, [{ host: "10.0.0.6", port: 1 }]);
+  const several = make({ target: "10.0.0.6:1, [fd00::1]:2" });
+  assert.equal(several.advertise, [
+    { host: "10.0.0.6", port: 1 },
+    { host: "fd00::1", port: 2 },
+  ]);
+  const many = Array.from({ length: 17 }, (_, index) => `10.0.0.6:${index + 1}`).join();
+  refuses(() => make({ target: many }), "EINVAL", /17 addresses are more than 16/);
+  refuses(() => make({ target: "10.0.0.6:1,10.0.0.6:1" }), "EINVAL", /is there twice/);
+  refuses(() => make({ target: "10.0.0.6:1," }), "EINVAL", /"" is not an address for target/);
   refuses(() => make({ target: "0.0.0.0:4420" }), "EINVAL", /hosts cannot connect to 0\.0\.0\.0/);
+});
+
+test("the API on TCP is off, or on loopback, or has mutual TLS", () => {
+  const address = { host: "127.0.0.1", port: 9751 };
+  assert.equal(make({ api: "127.0.0.1:9751" }).api, { address, tls: null });
+  const files = { apiCertificate: "/c", apiKey: "/k", apiAuthority: "/a" };
+  const tls = { certificate: "/c", key: "/k", authority: "/a" };
+  const open = { host: "0.0.0.0", port: 9751 };
+  assert.equal(make({ api: "0.0.0.0:9751", ...files }).api, { address: open, tls });
+  assert.is(make({ api: "none", ...files }).api, null);
 });
 
 test("each wrong value is named", () => {
@@ -62,6 +82,10 @@ test("each wrong value is named", () => {
     [{ target: "nowhere" }, "target"],
     [{ advertise: "10.0.0.1" }, "advertise"],
     [{ target: "none", advertise: "10.0.0.1" }, "advertise"],
+    [{ api: "everywhere" }, "api"],
+    [{ api: "10.0.0.1:9751" }, "api"],
+    [{ api: "10.0.0.1:9751", apiCertificate: "c", apiKey: "k" }, "apiAuthority"],
+    [{ apiKey: "k", apiAuthority: "a" }, "apiCertificate"],
     [{ indexCache: "1000" }, "indexCache"],
     [{ spaceLevels: "80,90" }, "spaceLevels"],
     [{ spaceLevels: "90,80,95" }, "spaceLevels"],

@@ -54,6 +54,7 @@ const SNAPSHOT = {
   uuid: "u",
   sizeBytes: 4096,
   createdAt: "t",
+  volumeUuid: "v",
   ownBytes: 1,
   sharedBytes: 2,
   logicalBytes: 3,

@@ -28,7 +28,9 @@ function volume(name: string, at: number, parent = ""): VolumeInfo {
 }
 
 function snapshot(of: string, name: string, at: number): SnapshotInfo {
-  return { volume: of, name, uuid: name, sizeBytes: 4096, createdAt: time(at), ...NO_SPACE };
+  const createdAt = time(at);
+  const place = { volume: of, volumeUuid: of, name, uuid: name };
+  return { ...place, sizeBytes: 4096, createdAt, ...NO_SPACE };
 }
 
 const time = (second: number) => new Date(second * 1000).toISOString();
