@@ -36,7 +36,7 @@ export function describeVolume(volume: VolumeView): string {
     ["own", formatSize(volume.ownBytes)],
     ["shared", formatSize(volume.sharedBytes)],
     ["data", formatSize(volume.logicalBytes)],
-    ["if deleted", `${describeFreed(volume)} comes back`],
+    ["freed", `${describeFreed(volume)}, if it is deleted`],
     ["parent", parentOf(volume) ?? "-"],
     ["created", volume.createdAt],
     ["hosts", allowedHosts.length === 0 ? nobody : allowedHosts],
