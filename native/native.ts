@@ -97,6 +97,10 @@ export interface VolumeOpenOptions {
    * of it.
    */
   bornHere: boolean;
+  /** 0: no limit. */
+  requestsPerSecond: number;
+  /** 0: no limit. */
+  bytesPerSecond: number;
 }
 
 export interface LayerDelta {
@@ -269,6 +273,13 @@ export interface Addon {
   /** A `newLayer` other than 0 becomes the live layer, a child of the one before. */
   volumeThaw(pool: number, volume: number, newLayer: number): Promise<void>;
   volumeResize(pool: number, volume: number, sizeBytes: number): Promise<void>;
+  /** 0: no limit. From now on, for what waits too. */
+  volumeLimit(
+    pool: number,
+    volume: number,
+    requestsPerSecond: number,
+    bytesPerSecond: number,
+  ): Promise<void>;
   /** For tests and tools; front ends never come this way. */
   volumeIo(
     pool: number,

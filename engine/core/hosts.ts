@@ -4,8 +4,9 @@
 // it runs in the volume any more. The list is durable first, so that the host does not come back in
 // between.
 import { PandoError } from "../base/errors.js";
+import { splitName } from "../base/name.js";
 import { parseVolumeNqn } from "../base/nqn.js";
-import { allowHost, denyHost, findVolumeByUuid, getVolume } from "../store/catalogue.js";
+import { allowHost, denyHost, findNameByUuid, getVolume } from "../store/catalogue.js";
 import type { Store } from "../store/store.js";
 import type { ConnectionInfo } from "./api.js";
 
@@ -78,27 +79,52 @@ export class Hosts {
 
   /** Of one volume, or of all. */
   async connections(volume?: string): Promise<ConnectionInfo[]> {
-    const { store, news } = this.#parts;
+    const { store } = this.#parts;
     if (volume !== undefined) getVolume(store, volume);
-    const found: ConnectionInfo[] = [];
-    for (const { subsystemNqn, connectedMs, ...connection } of await news.connections()) {
-      const uuid = parseVolumeNqn(subsystemNqn);
-      const name = uuid === null ? undefined : findVolumeByUuid(store, uuid);
-      if (name === undefined || (volume !== undefined && name !== volume)) continue;
-      found.push({ volume: name, ...connection, connectedSeconds: Math.floor(connectedMs / 1000) });
-    }
-    return found;
+    return (await this.#named())
+      .filter(({ name }) => volume === undefined || isOf(name, volume))
+      .map(({ name, connection: { subsystemNqn: _nqn, connectedMs, ...rest } }) => ({
+        volume: name,
+        ...rest,
+        connectedSeconds: Math.floor(connectedMs / 1000),
+      }));
+  }
+
+  /** What is connected, under its name: a volume's, or VOLUME@SNAPSHOT. */
+  async #named(): Promise<{ name: string; uuid: string; connection: HostConnection }[]> {
+    const { store, news } = this.#parts;
+    return (await news.connections()).flatMap((connection) => {
+      const uuid = parseVolumeNqn(connection.subsystemNqn);
+      const name = uuid === null ? undefined : findNameByUuid(store, uuid);
+      return uuid === null || name === undefined ? [] : [{ name, uuid, connection }];
+    });
   }
 
   async #fence(of: { volume: string; uuid: string; hostNqn: string }): Promise<number> {
     const { volume, uuid, hostNqn } = of;
-    const { controllers, ended } = await this.#parts.news.disconnect(uuid, hostNqn);
-    await this.#parts.settled();
-    if (ended) return controllers;
+    const { news, settled } = this.#parts;
+    // Its snapshots are read by the volume's hosts, and by nobody who is no longer one.
+    const snapshots = (await this.#named())
+      .filter(
+        ({ name, connection }) =>
+          name !== volume && isOf(name, volume) && connection.hostNqn === hostNqn,
+      )
+      .map((connected) => connected.uuid);
+    const fences = await Promise.all(
+      [uuid, ...new Set(snapshots)].map((each) => news.disconnect(each, hostNqn)),
+    );
+    await settled();
+    const controllers = fences.reduce((sum, fence) => sum + fence.controllers, 0);
+    if (fences.every(({ ended }) => ended)) return controllers;
     throw new PandoError(
       "EBUSY",
       `host ${hostNqn} is disconnected from volume ${volume}, but requests of it still run there`,
       { volume, hint: "what it has sent may still be written; ask again until this succeeds" },
     );
   }
+}
+
+/** The volume itself, or a snapshot of it. */
+function isOf(name: string, volume: string): boolean {
+  return splitName(name).volume === volume;
 }
