@@ -7,7 +7,7 @@ import { INDEX_BLOCK_BYTES, SECTOR_BYTES, SLOTS_PER_SPAN } from "../engine/base/
 import { PandoError } from "../engine/base/errors.js";
 
 /** Bumped whenever a function of the surface changes. */
-const ABI_VERSION = 4;
+const ABI_VERSION = 5;
 
 export interface Abi {
   version: number;
@@ -39,8 +39,10 @@ export interface PendingDiskOp {
   length: number;
 }
 
-/** Which unflushed atomic units a simulated power cut keeps. */
-export const SURVIVORS = { none: 0, all: 1, completed: 2, random: 3 } as const;
+/**
+ * Which unflushed atomic units a simulated power cut keeps; "chosen": the set of this number.
+ */
+export const SURVIVORS = { none: 0, all: 1, completed: 2, random: 3, chosen: 4 } as const;
 
 export interface PoolOpenOptions {
   blockSizeBytes: number;
@@ -243,7 +245,13 @@ export interface Addon {
   simDiskPending(device: number): PendingDiskOp[];
   simDiskPendingCount(device: number): number;
   simDiskComplete(device: number, index: number, errno: number, seed: number): void;
+  /** A short transfer: so much of a pending operation; the rest of it stays pending. */
+  simDiskTransfer(device: number, index: number, lengthBytes: number): void;
+  /** Everything that was done to it so far, in its order, as one number. */
+  simDiskDigest(device: number): number;
   simDiskCutPower(device: number, survivors: number, seed: number): void;
+  /** How many different contents a power cut could leave now; `limit` if there are more. */
+  simDiskSurvivorSets(device: number, limit: number): number;
   simDiskKill(device: number, seed: number): void;
   /** The memory that outlives the process; empty after a power cut. */
   simSharedRead(device: number): Uint8Array;

@@ -16,6 +16,7 @@
 // after that: an index question is never about a layer that the store has no record of.
 import { assert } from "../base/assert.js";
 import { INDEX_BLOCK_BYTES, SLOTS_PER_SPAN } from "../base/constants.js";
+import { isPandoError } from "../base/errors.js";
 import { appendRun, type BlockRun } from "../store/block-run.js";
 import { setBit } from "../store/codec-bitmaps.js";
 import { decodeIndexBlock, getBlock, isOwned, setSlot } from "../store/codec-index-block.js";
@@ -73,6 +74,11 @@ export async function foldBatch(
   return parts.indexWrites.run(async () => {
     try {
       return await foldHeld(parts, parent, child, spans);
+    } catch (error) {
+      // Whether the transaction is in the store is not known then: what waits must not go on by
+      // what memory has.
+      if (!isPandoError(error, "ENOSPC")) parts.path.poison("a fold's transaction");
+      throw error;
     } finally {
       await parts.path.foldLetGo(child, spans);
     }
