@@ -9,10 +9,11 @@ import { readFileSync, statSync } from "node:fs";
 import { native } from "../native/native.js";
 import { systemClock } from "./base/clock.js";
 import { INDEX_BLOCK_BYTES } from "./base/constants.js";
+import { DEFAULT_POLICY, type DhchapPolicy } from "./base/dhchap-key.js";
 import { isPandoError, PandoError } from "./base/errors.js";
 import type { Log } from "./base/log.js";
 import { volumeNqn } from "./base/nqn.js";
-import { newUuid } from "./base/random.js";
+import { newBytes, newUuid } from "./base/random.js";
 import { openDataDevice } from "./core/data-device.js";
 import { type PoolPaths, poolPaths } from "./core/format.js";
 import { Pool } from "./core/pool.js";
@@ -31,6 +32,8 @@ export interface OpenPoolOptions {
   /** Where the store is, if not beside the data. */
   metaPath: string | null;
   indexCacheBytes: number;
+  /** How hosts prove who they are, if not in the usual ways. */
+  authentication?: DhchapPolicy;
   log: Log;
 }
 
@@ -68,6 +71,7 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     clock: systemClock,
     log,
     newUuid,
+    authentication: { policy: options.authentication ?? DEFAULT_POLICY, newBytes },
     news: {
       disconnect: (uuid, host) => native.targetDisconnect(pool.handle, volumeNqn(uuid), host),
       connections: () => native.targetSessions(pool.handle),

@@ -6,6 +6,12 @@
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { type Address, formatAddress, isLoopback, isWildcard, parseAddress } from "./address.js";
+import {
+  DEFAULT_POLICY,
+  DH_GROUPS,
+  DHCHAP_HASHES,
+  type DhchapPolicy,
+} from "./dhchap-key.js";
 import { PandoError } from "./errors.js";
 import { LOG_LEVELS, type LogLevel } from "./log.js";
 import { quote } from "./quote.js";
@@ -50,6 +56,12 @@ export interface Settings {
   target?: string;
   /** What discovery and `nvme connect` lines name, if it is not the target's own: the same form. */
   advertise?: string;
+  /** DH-HMAC-CHAP hashes that hosts may prove themselves with, what is liked best first. */
+  authHashes?: string;
+  /** And Diffie-Hellman groups; "null" is none. */
+  authGroups?: string;
+  /** Refused: there is no TLS. */
+  tls?: string;
   /** Memory for index blocks. */
   indexCache?: string;
   logLevel?: string;
@@ -65,6 +77,7 @@ export interface Config {
   /** Empty: there is no target. */
   readonly target: readonly Address[];
   readonly advertise: readonly Address[];
+  readonly authentication: DhchapPolicy;
   readonly indexCacheBytes: number;
   readonly logLevel: LogLevel;
 }
@@ -77,6 +90,9 @@ export const SETTING_NAMES = [
   "metrics",
   "target",
   "advertise",
+  "authHashes",
+  "authGroups",
+  "tls",
   "indexCache",
   "logLevel",
 ] as const satisfies readonly (keyof Settings)[];
@@ -177,6 +193,7 @@ export function makeConfig(settings: Settings, environment: Environment): Config
     metrics,
     target: target ?? [],
     advertise: advertised(target, settings.advertise),
+    authentication: authentication(settings),
     indexCacheBytes: parseIndexCache(settings.indexCache ?? DEFAULT_INDEX_CACHE),
     logLevel: parseLogLevel(settings.logLevel ?? "info"),
   });
@@ -206,6 +223,37 @@ function parsePlaces(text: string, field: "target" | "advertise"): Address[] {
       ? `${places.length} addresses are more than ${MAX_TARGET_PLACES}`
       : `${formatAddress(twice)} is there twice`;
   throw new PandoError("EINVAL", `${field}: ${why}`, { field });
+}
+
+function authentication(settings: Settings): DhchapPolicy {
+  if (settings.tls !== undefined) {
+    throw new PandoError("EINVAL", "the NVMe/TCP target has no TLS", {
+      field: "tls",
+      hint: "keep it on a network of your own, or put it behind a tunnel (WireGuard, IPsec)",
+    });
+  }
+  const { authHashes, authGroups } = settings;
+  const policy = {
+    hashes: parseChoice(authHashes, "authHashes", DHCHAP_HASHES) ?? DEFAULT_POLICY.hashes,
+    groups: parseChoice(authGroups, "authGroups", DH_GROUPS) ?? DEFAULT_POLICY.groups,
+  };
+  return Object.freeze(policy);
+}
+
+/** Some of the known words, with commas between, in the order of the text. */
+function parseChoice<T extends string>(
+  text: string | undefined,
+  field: string,
+  known: readonly T[],
+): T[] | undefined {
+  return text?.split(",").map((each) => {
+    const word = known.find((one) => one === each.trim());
+    if (word !== undefined) return word;
+    throw new PandoError("EINVAL", `${field}: ${quote(each.trim())} is not known`, {
+      field,
+      hint: `some of ${known.join(",")}`,
+    });
+  });
 }
 
 function defaultSocket(environment: Environment): string {

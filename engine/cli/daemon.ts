@@ -16,6 +16,9 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         .option("nbd-socket", text("Unix socket of the NBD front end, or none"))
         .option("metrics", text("HOST:PORT of /metrics, /healthz, /readyz, or none"))
         .option("target", text("HOST:PORT[,HOST:PORT…] where the NVMe/TCP target listens, or none"))
+        .option("auth-hashes", text("Hashes that hosts may prove themselves with: sha512,sha384,sha256"))
+        .option("auth-groups", text("Diffie-Hellman groups for that: ffdhe3072,ffdhe2048,…,null"))
+        .option("tls", text("Refused: the NVMe/TCP target has no TLS"))
         .option("advertise", text("HOST:PORT[,HOST:PORT…] that hosts are told to connect to"))
         .option("index-cache", text("Memory for index blocks"))
         .option("log-level", text("fatal, error, warn, info, debug or trace"))
@@ -30,6 +33,9 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         metrics: args.metrics,
         target: args.target,
         advertise: args.advertise,
+        authHashes: args.authHashes,
+        tls: args.tls,
+        authGroups: args.authGroups,
         indexCache: args.indexCache,
         logLevel: args.logLevel,
       });

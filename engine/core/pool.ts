@@ -33,12 +33,14 @@ import { uuidToBytes } from "../store/uuid.js";
 import type {
   CheckReport,
   ConnectionInfo,
+  HostKeysInfo,
   Origin,
   PoolInfo,
   PoolService,
   SnapshotInfo,
   VolumeInfo,
 } from "./api.js";
+import { Authentication, type AuthenticationOptions } from "./auth/authentication.js";
 import {
   type BranchingParts,
   cloneLiveVolume,
@@ -70,6 +72,7 @@ export interface PoolParts {
   log: Log;
   newUuid: () => string;
   news: HostNews;
+  authentication: AuthenticationOptions;
   /**
    * Memory that outlives the process, and the machine's boot id; see native/src/unflushed_log.h.
    */
@@ -93,6 +96,7 @@ export class Pool implements PoolService {
   readonly #branching: BranchingParts;
   readonly #exports: VolumeExports;
   readonly #hosts: Hosts;
+  readonly #authentication: Authentication;
   readonly #catalogue = new Mutex();
   readonly #stopTimer: () => void;
   #failure: string | null = null;
@@ -148,7 +152,15 @@ export class Pool implements PoolService {
       now: () => parts.clock.now(),
       newUuid: parts.newUuid,
     };
+    this.#authentication = new Authentication({
+      addon: parts.addon,
+      pool: () => this.#path.handle,
+      store: this.#store,
+      log: parts.log,
+      ...parts.authentication,
+    });
     this.#exports = new VolumeExports({
+      authenticates: (hostNqn) => this.#authentication.required(hostNqn),
       addon: parts.addon,
       pool: () => this.#path.handle,
       store: this.#store,
@@ -353,6 +365,23 @@ export class Pool implements PoolService {
     return this.#hosts.disconnect(volume, hostNqn);
   }
 
+  async setHostKeys(
+    hostNqn: string,
+    keys: { host: string; controller: string | null },
+  ): Promise<void> {
+    await this.#hosts.setKeys(hostNqn, keys);
+  }
+
+  async removeHostKeys(hostNqn: string): Promise<void> {
+    this.#assertOpen();
+    await this.#hosts.removeKeys(hostNqn);
+  }
+
+  async listHostKeys(): Promise<HostKeysInfo[]> {
+    this.#assertOpen();
+    return this.#hosts.keys();
+  }
+
   async listConnections(volume?: string): Promise<ConnectionInfo[]> {
     this.#assertOpen();
     return this.#hosts.connections(volume);
@@ -450,6 +479,12 @@ export class Pool implements PoolService {
         break;
       case "list":
         this.#exports.list(event);
+        break;
+      case "auth":
+        this.#authentication.handle(event);
+        break;
+      case "authEnd":
+        this.#authentication.forget(event.connection);
         break;
     }
   }

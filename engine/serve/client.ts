@@ -3,7 +3,8 @@
 import { Client, credentials, type ServiceError } from "@grpc/grpc-js";
 import { PandoError } from "../base/errors.js";
 import type { SnapshotRef } from "../base/name.js";
-import type { CheckReport, ConnectionInfo, Origin, PoolInfo, SnapshotInfo } from "../core/api.js";
+import type { CheckReport, ConnectionInfo,
+  HostKeysInfo, Origin, PoolInfo, SnapshotInfo } from "../core/api.js";
 import {
   method,
   type StreamMethods,
@@ -17,6 +18,7 @@ import { fromPoolMessage, fromVolumeMessage, toOriginMessage, type VolumeView } 
 export type {
   CheckReport,
   ConnectionInfo,
+  HostKeysInfo,
   Origin,
   PoolInfo,
   SnapshotInfo,
@@ -100,6 +102,22 @@ export class PandoClient {
 
   async disconnectHost(volume: string, hostNqn: string): Promise<number> {
     return (await this.#call("DisconnectHost", { volume, hostNqn })).controllers;
+  }
+
+  async setHostKeys(
+    hostNqn: string,
+    keys: { host: string; controller: string | null },
+  ): Promise<void> {
+    const { host, controller } = keys;
+    await this.#call("SetHostKeys", { hostNqn, hostKey: host, controllerKey: controller ?? "" });
+  }
+
+  async removeHostKeys(hostNqn: string): Promise<void> {
+    await this.#call("RemoveHostKeys", { hostNqn });
+  }
+
+  listHostKeys(): Promise<HostKeysInfo[]> {
+    return this.#list("ListHostKeys", {});
   }
 
   listConnections(volume = ""): Promise<ConnectionInfo[]> {

@@ -56,7 +56,13 @@ export interface ConnectionMessage {
   peer: string;
   controllerId: number;
   ioQueues: number;
+  authenticated: boolean;
   connectedSeconds: number;
+}
+
+export interface HostKeysMessage {
+  hostNqn: string;
+  bidirectional: boolean;
 }
 
 export interface SnapshotMessage {
@@ -90,6 +96,11 @@ export interface UnaryMethods {
   DeleteSnapshot: { request: BySnapshot; response: Empty };
   AllowHost: { request: ByHost; response: VolumeMessage };
   DenyHost: { request: ByHost; response: VolumeMessage };
+  SetHostKeys: {
+    request: { hostNqn: string; hostKey: string; controllerKey: string };
+    response: Empty;
+  };
+  RemoveHostKeys: { request: { hostNqn: string }; response: Empty };
   DisconnectHost: { request: ByHost; response: { controllers: number } };
 }
 
@@ -97,6 +108,7 @@ export interface UnaryMethods {
 export interface StreamMethods {
   ListVolumes: { request: Empty; response: VolumeMessage };
   ListSnapshots: { request: { volume: string }; response: SnapshotMessage };
+  ListHostKeys: { request: Empty; response: HostKeysMessage };
   ListConnections: { request: { volume: string }; response: ConnectionMessage };
 }
 

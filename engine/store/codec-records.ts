@@ -73,6 +73,12 @@ export interface SnapshotRecord {
   volumeUuid: string;
 }
 
+/** As nvme-cli writes them. */
+export interface HostKeysRecord {
+  hostKey: string;
+  controllerKey: string | null;
+}
+
 export interface UuidRecord {
   name: string;
 }
@@ -143,6 +149,7 @@ export const snapshotRecord = codec<SnapshotRecord>({
   createdAt: time,
   volumeUuid: uuid,
 });
+export const hostKeysRecord = codec<HostKeysRecord>({ hostKey: text, controllerKey: orNull(text) });
 export const uuidRecord = codec<UuidRecord>({ name: text });
 export const reclaimRecord = codec<ReclaimRecord>({ since: time });
 

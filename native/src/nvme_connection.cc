@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "assert.h"
+#include "nvme_auth.h"
 #include "nvme_controller.h"
 #include "nvme_fabrics.h"
 #include "nvme_io.h"
@@ -76,7 +77,8 @@ void Connection::start() {
 void Connection::set_connect_timer() {
   connect_timer_ = target_.reactor().add_timer(target_.options().connect_timeout_ms, [this] {
     connect_timer_ = 0;
-    // A Connect that is being answered waits for us, not for the host.
+    // A Connect, or a step of an authentication, that is being answered waits for us, not for the
+    // host; what an untrusted host may send besides is answered at once.
     if (executing_ > 0) return set_connect_timer();
     close();
   });
@@ -106,8 +108,14 @@ void Connection::drain() {
 // The admin queue last: with it the controller ends.
 void Connection::check_drained() {
   if (!draining_ || executing_ > 0 || !send_queue_.empty() || send_queue_.sending()) return;
-  if (queue_.queue_id == 0 && controller_ != nullptr && controller_->io_queues() > 0) return;
+  const bool others = controller_ != nullptr && controller_->io_queues() > 0;
+  if (queue_.queue_id == 0 && others && !draining_alone_) return;
   close();
+}
+
+void Connection::drain_alone() {
+  draining_alone_ = true;
+  drain();
 }
 
 void Connection::check_finished() {
@@ -116,6 +124,7 @@ void Connection::check_finished() {
     return;
   }
   retired_ = true;
+  if (authentication_known_) target_.exports().authentication_ended(id_);
   if (controller_ != nullptr) controller_->gone(*this);
   target_.retire(*this);
 }
@@ -130,9 +139,26 @@ void Connection::become_queue(Controller& controller, const QueueSettings& setti
     rules_.max_in_capsule_bytes = target_.options().in_capsule_bytes;
     grow_receive_buffer();
   }
+  if (!controller.settings().authenticate) become_trusted();
+  controller.attach(*this);
+}
+
+void Connection::become_trusted() {
+  trusted_ = true;
   target_.reactor().cancel_timer(connect_timer_);
   connect_timer_ = 0;
-  controller.attach(*this);
+}
+
+bool Connection::begin_authentication_step() {
+  if (authenticating_) return false;
+  authenticating_ = true;
+  authentication_known_ = true;
+  return true;
+}
+
+void Connection::end_authentication_step(bool authenticated) {
+  authenticating_ = false;
+  if (authenticated && state_ == State::kLive) become_trusted();
 }
 
 // An I/O Connect is answered while the buffer is being parsed, so no receive is under way.
@@ -183,6 +209,8 @@ Status Connection::admit(const Command& command) const {
     return is_connect(sqe) && executing_ == 0 ? Status::kSuccess : Status::kCommandSequenceError;
   }
   if (is_connect(sqe)) return Status::kCommandSequenceError;
+  if (is_authentication(sqe)) return Status::kSuccess;
+  if (!trusted_) return Status::kAuthenticationRequired;
   if (sqe.opcode == kFabricsOpcode) {
     return queue_.queue_id == 0 ? Status::kSuccess : Status::kInvalidOpcode;
   }

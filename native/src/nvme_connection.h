@@ -49,6 +49,8 @@ class Connection final : private SendQueue::Listener {
   /// Takes no more, answers what runs, and closes then.
   void drain();
   void check_drained();
+  /// The same, whatever other queues its controller has.
+  void drain_alone();
   /// Abort (Base 5.1): true if the command with this id had not begun, and is answered now.
   bool abort(uint16_t cid);
 
@@ -61,6 +63,12 @@ class Connection final : private SendQueue::Listener {
   /// Whom a Connect under way asks for, so that fencing finds it.
   void set_applicant(const std::string& subsystem_nqn, const std::string& host_nqn);
   bool applies_for(const std::string& subsystem_nqn, const std::string& host_nqn) const;
+
+  /// False if a step is under way. Each step that has begun is ended.
+  bool begin_authentication_step();
+  void end_authentication_step(bool authenticated);
+  /// It need not authenticate, or has.
+  bool trusted() const { return trusted_; }
 
   Target& target() { return target_; }
   Controller* controller() { return controller_; }
@@ -111,6 +119,7 @@ class Connection final : private SendQueue::Listener {
   void dispatch(Command& command);
   void fail(Command& command, Status status);
   void set_connect_timer();
+  void become_trusted();
   void check_finished();
 
   // Sending (nvme_reply.cc)
@@ -134,6 +143,9 @@ class Connection final : private SendQueue::Listener {
   uint8_t host_alignment_ = 0;  // HPDA
   std::string applicant_subsystem_;
   std::string applicant_host_;
+  bool trusted_ = false;
+  bool authentication_known_ = false;  // the control plane has something of it
+  bool authenticating_ = false;
 
   // Receiving
   RingOp receive_op_;
@@ -141,6 +153,7 @@ class Connection final : private SendQueue::Listener {
   bool receiving_direct_ = false;  // into a command's buffer
   bool paused_ = false;            // no free command
   bool draining_ = false;
+  bool draining_alone_ = false;
   bool processing_ = false;
   Buffer receive_buffer_;
   size_t receive_begin_ = 0;

@@ -160,7 +160,8 @@ std::vector<Session> Target::sessions() const {
     const ControllerSettings& settings = controller->settings();
     if (controller->discovery()) continue;
     sessions.push_back({settings.subsystem_nqn, settings.host_nqn, settings.peer, id,
-                        controller->io_queues(), reactor_.now_ms() - controller->made_ms()});
+                        controller->io_queues(), reactor_.now_ms() - controller->made_ms(),
+                        settings.authenticate && controller->trusted()});
   }
   return sessions;
 }

@@ -52,6 +52,7 @@ struct Session {
   uint16_t controller_id = 0;
   uint16_t io_queues = 0;
   uint64_t connected_ms = 0;  // for how long
+  bool authenticated = false;
 };
 
 class Target {
