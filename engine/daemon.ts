@@ -10,7 +10,7 @@ import { type Log, makeLog } from "./base/log.js";
 import type { CheckReport, PoolService } from "./core/api.js";
 import { type CreatePoolOptions, createPool } from "./core/format.js";
 import { startFrontEnds } from "./front-ends.js";
-import { openRealPool } from "./open-pool.js";
+import { checkClosedPool, openRealPool } from "./open-pool.js";
 import { startHttpServer } from "./serve/http.js";
 import { makeNotify } from "./serve/notify.js";
 import { startControlServer } from "./serve/server.js";
@@ -31,7 +31,7 @@ export interface CreatedPool {
 export interface Engine {
   openPool: OpenPool;
   createPool(path: string, options: CreatePoolOptions): Promise<CreatedPool>;
-  /** Opens a pool that no daemon serves, which recovers it, checks it, closes it. */
+  /** A pool that no daemon serves, as it would be after recovery. Nothing is written. */
   checkPool(options: { path: string; metaPath: string | null }): Promise<CheckReport>;
 }
 
@@ -64,19 +64,8 @@ export const engine: Engine = {
     const { uuid, blockSizeBytes, dataBlocks } = await createPool(path, options);
     return { path, uuid, sizeBytes: dataBlocks * blockSizeBytes, blockSizeBytes };
   },
-  async checkPool({ path, metaPath }) {
-    const log = makeLog("warn");
-    const opened = await openRealPool({ path, metaPath, indexCacheBytes: CHECK_CACHE_BYTES, log });
-    try {
-      return await opened.pool.check();
-    } finally {
-      await opened.close();
-    }
-  },
+  checkPool: checkClosedPool,
 };
-
-/** A check reads the store, not through the cache. */
-const CHECK_CACHE_BYTES = 1024 * 1024;
 
 export interface Daemon {
   readonly config: Config;
@@ -114,7 +103,13 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     const { pool, close } = await options.openPool({ ...config, pool: path }, log);
     undo.push(close);
     const places = { advertise: config.advertise, nbdSocket: config.nbdSocket };
-    const control = await startControlServer({ pool, socket: config.socket, places, log });
+    const control = await startControlServer({
+      pool,
+      socket: config.socket,
+      api: config.api,
+      places,
+      log,
+    });
     undo.push(() => control.close());
     if (config.metrics !== null) {
       const http = await startHttpServer({ pool, address: config.metrics, log });
@@ -172,11 +167,12 @@ function waitForSignal(): Promise<NodeJS.Signals> {
 }
 
 function describe(config: Config): Record<string, string | null> {
-  const { metrics, target } = config;
+  const { metrics, target, api } = config;
   return {
     socket: config.socket,
     nbdSocket: config.nbdSocket,
     metrics: metrics === null ? null : formatAddress(metrics),
     target: target.length === 0 ? null : target.map(formatAddress).join(", "),
+    api: api === null ? null : formatAddress(api.address),
   };
 }

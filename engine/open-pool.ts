@@ -7,6 +7,7 @@
 //   4. the data path starts, and the worker that answers its index misses
 import { readFileSync, statSync } from "node:fs";
 import { native } from "../native/native.js";
+import { AssertionError } from "./base/assert.js";
 import { systemClock } from "./base/clock.js";
 import { INDEX_BLOCK_BYTES } from "./base/constants.js";
 import { DEFAULT_POLICY, type DhchapPolicy } from "./base/dhchap-key.js";
@@ -14,14 +15,15 @@ import { isPandoError, PandoError } from "./base/errors.js";
 import type { Log } from "./base/log.js";
 import { volumeNqn } from "./base/nqn.js";
 import { newBytes, newUuid } from "./base/random.js";
+import { checkPoolInChild, storeCheckInChild } from "./check-child.js";
+import type { CheckReport } from "./core/api.js";
 import { openDataDevice } from "./core/data-device.js";
 import { type PoolPaths, poolPaths } from "./core/format.js";
 import { Pool } from "./core/pool.js";
 import { type Recovered, recover } from "./core/recovery.js";
 import { getPoolRecord } from "./store/catalogue.js";
 import { startIndexService } from "./store/index-service.js";
-import { openLmdbStore } from "./store/lmdb-store.js";
-import type { Store } from "./store/store.js";
+import { type LmdbStore, openLmdbStore } from "./store/lmdb-store.js";
 import { type UnflushedMemory, unflushedMemory } from "./unflushed-memory.js";
 
 /** A checkpoint is called for when this part of the index cache is dirty. */
@@ -45,7 +47,7 @@ export interface OpenedPool {
 }
 
 interface OpenedStore {
-  store: Store;
+  store: LmdbStore;
   memory: UnflushedMemory;
   recovered: Recovered;
 }
@@ -61,12 +63,13 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     native.deviceClose(device);
     throw error;
   }
+  const { store } = opened;
   const { superblock, ...replay } = opened.recovered;
   log.info({ pool: path, uuid: superblock.uuid, ...replay }, "recovered");
   const pool: Pool = new Pool({
     addon: native,
     device,
-    store: opened.store,
+    store,
     recovered: opened.recovered,
     clock: systemClock,
     log,
@@ -82,6 +85,7 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     path,
     indexCacheBytes,
     dirtyLimit: Math.floor((indexCacheBytes * DIRTY_SHARE) / INDEX_BLOCK_BYTES),
+    checkStore: storeCheckInChild(paths.meta, () => store.forgetDeadReaders()),
   });
   try {
     const index = await startIndexService({
@@ -101,6 +105,23 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
   } catch (error) {
     await pool.close();
     throw error;
+  }
+}
+
+/** Checks a pool that no daemon serves, and writes nothing. Its lock is held meanwhile. */
+export async function checkClosedPool(options: {
+  path: string;
+  metaPath: string | null;
+}): Promise<CheckReport> {
+  const { path } = options;
+  const paths = poolPaths(path, options.metaPath ?? undefined);
+  const device = lockDevice(path, paths.data);
+  try {
+    return await checkPoolInChild(paths);
+  } catch (error) {
+    throw namePool(path, error);
+  } finally {
+    native.deviceClose(device);
   }
 }
 
@@ -143,8 +164,15 @@ async function openStore(path: string, paths: PoolPaths): Promise<OpenedStore> {
   }
 }
 
-/** An error says which pool it is about, if it does not yet. */
-function namePool(path: string, error: unknown): unknown {
+/**
+ * An error says which pool it is about, if it does not yet. What recovery asserts is about what it
+ * has read: if it does not hold, the store is damaged.
+ */
+function namePool(path: string, cause: unknown): unknown {
+  const error =
+    cause instanceof AssertionError
+      ? new PandoError("ECORRUPT", `the store contradicts itself: ${cause.message}`, {}, { cause })
+      : cause;
   if (!isPandoError(error) || error.message.includes(path)) return error;
   const context = { ...error.context, path };
   return new PandoError(error.code, `${path}: ${error.message}`, context, { cause: error });

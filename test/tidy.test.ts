@@ -17,11 +17,12 @@ const MAY_IMPORT: [RegExp, RegExp][] = [
   [/^engine\/store\//, /^(engine\/base|native)\//],
   [/^engine\/core\//, /^(engine\/base|engine\/store|native)\//],
   [/^engine\/serve\//, /^(engine\/base|engine\/core|native)\//],
-  [/^engine\/cli\//, /^engine\/(base\/|serve\/client|daemon\.)/],
+  [/^engine\/cli\//, /^(engine\/(base\/|serve\/client|daemon\.)|nvmf\/)/],
   [/^engine\/(?=[^/]+$)/, /^(engine|nvmf|native)\//], // the composition root
   [/^native\//, /^engine\/base\//],
   [/^nvmf\//, /^(engine\/base|engine\/core|native)\//],
-  [/^csi\//, /^engine\/(base\/|serve\/client)/],
+  [/^csi\//, /^(engine\/(base\/|serve\/client)|nvmf\/)/],
+  [/^bench\/fio-wrapper\//, NOTHING],
   [/^bench\//, /^(engine|native)\//],
   [/^test\//, ANYTHING],
 ];
@@ -51,7 +52,7 @@ const ONLY_IN: NamedFiles[] = [
   },
   {
     what: /\b(Date\.now|new Date\(\)|performance\.now|process\.hrtime|setTimeout|setInterval)\b/,
-    only: /^engine\/(base\/clock|daemon)\.ts$|^engine\/(serve|cli)\/|^(csi|bench|test)\//,
+    only: /^engine\/(base\/clock|daemon)\.ts$|^engine\/(serve|cli)\/|^(csi|nvmf|bench|test)\//,
     why: "the engine runs under a simulated clock",
   },
   {
@@ -70,7 +71,7 @@ const NEVER: { what: RegExp; why: string }[] = [
   { what: /\b(FIXM[E]|TOD[O]|HAC[K]|XX[X])\b/, why: "do it, or write down that it is absent" },
   { what: /@ts-(ignor[e]|nochec[k])/, why: "say it with types" },
   { what: /\/(work|home|Users|workspace)\/[\w.-]|\/root\/\./, why: "a path of one machine" },
-  { what: /"resolved"\s*:/, why: "a package registry of one machine" },
+  { what: /"resolved"\s*:\s*"\w+:/, why: "a package registry of one machine" },
 ];
 
 /**

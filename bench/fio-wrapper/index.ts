@@ -1,14 +1,18 @@
-// Typed access to the real fio: job options in, checked results out.
-//
-//   const { jobs } = await runFio([{ name: "a", target: { engine: "psync", path }, … }], {});
-//   console.log(jobs[0].read.iops, jobs[0].read.latency.percentilesUs[99]);
+// Typed access to the real fio: job options in, checked results out. See README.md.
 export { FioError, type FioErrorKind } from "./error.js";
 export { type FileTarget, type FioJob, jobFile, type NbdTarget, type Pattern } from "./job.js";
+export {
+  describeProgress,
+  type FioProgress,
+  parseProgress,
+  terminalProgress,
+} from "./progress.js";
 export {
   type FioJobResult,
   type FioLane,
   type FioLatency,
   type FioResult,
+  type FioSample,
   PERCENTILES,
   type Percentile,
   parseResult,

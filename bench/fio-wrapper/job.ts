@@ -3,6 +3,9 @@
 // Sizes are bytes and times milliseconds here; fio's suffixes and their kilo-or-kibi switch are
 // left alone. Each job is a reporting group of its own, so there is exactly one result per job,
 // however many clones of it run. Jobs are threads: ending fio ends them all.
+//
+// What has no field here can be said in `settings`, in fio's own words; what has one cannot, so
+// that no job says two things at once.
 import { resolve } from "node:path";
 import { FioError } from "./error.js";
 import { PERCENTILES } from "./result.js";
@@ -53,6 +56,12 @@ export interface FioJob {
   readPercent?: number;
   /** A flush after so many writes. */
   flushEvery?: number;
+  /** A flush when the job ends. */
+  flushAtEnd?: boolean;
+  /** No more than so many requests a second, per clone. */
+  rateIops?: number;
+  /** Random requests may come to the same block twice before others came once: less memory. */
+  repeatBlocks?: boolean;
   seed?: number;
   /**
    * Write checksums, and read and check them afterwards; or, where the pattern reads, check those
@@ -61,9 +70,32 @@ export interface FioJob {
   verify?: boolean;
   /** Starts when the jobs before it have ended, instead of together with them. */
   afterOthers?: boolean;
+  /** The result says what happened in each interval of this length. */
+  sampleEveryMs?: number;
+  /** More of fio's options, by its names for them. */
+  settings?: Readonly<Record<string, string | number>>;
 }
 
 const JOB_NAME = /^[\w.-]{1,64}$/;
+const SETTING_NAME = /^[a-z][a-z0-9_]{0,63}$/;
+/** Options of the whole file, and others that would change what the results mean. */
+const RESERVED = new Set([
+  "thread",
+  "numjobs",
+  "group_reporting",
+  "percentile_list",
+  "lat_percentiles",
+  "clat_percentiles",
+  "slat_percentiles",
+  "per_job_logs",
+  "write_lat_log",
+  "write_iops_log",
+  "log_avg_msec",
+  "log_max_value",
+  "filename",
+  "uri",
+  "direct",
+]);
 
 /** Throws FioError (`options`). */
 export function jobFile(jobs: readonly FioJob[]): string {
@@ -75,6 +107,9 @@ export function jobFile(jobs: readonly FioJob[]): string {
     "thread=1",
     "group_reporting=1",
     `percentile_list=${PERCENTILES.join(":")}`,
+    "lat_percentiles=1",
+    "clat_percentiles=0",
+    "per_job_logs=0",
   ];
   return `${[global.join("\n"), ...jobs.map(section)].join("\n\n")}\n`;
 }
@@ -116,10 +151,15 @@ function section(job: FioJob): string {
     ["ramp_time", rampMs === null ? null : `${rampMs}ms`],
     ["rwmixread", readPercent],
     ["fsync", count("flushEvery")],
+    ["end_fsync", job.flushAtEnd === true ? "1" : null],
+    ["rate_iops", count("rateIops")],
+    ["norandommap", job.repeatBlocks === true ? "1" : null],
     ["randseed", count("seed", 0)],
     ["verify", job.verify === true ? "crc32c" : null],
     ["verify_fatal", job.verify === true ? "1" : null],
+    ...samples(job, count("sampleEveryMs")),
   ];
+  settings.push(...otherSettings(job, new Set(settings.map(([key]) => key))));
   const lines = settings.flatMap(([key, value]) => (value === null ? [] : [`${key}=${value}`]));
   return [`[${job.name}]`, ...lines].join("\n");
 }
@@ -139,6 +179,29 @@ function target(job: FioJob): [string, string | null][] {
     ["filename", path],
     ["direct", target.direct === true ? "1" : "0"],
   ];
+}
+
+/** Averages hide a stall, so latencies are each interval's longest; rates are averages anyhow. */
+function samples(job: FioJob, intervalMs: string | null): [string, string | null][] {
+  return [
+    ["write_iops_log", intervalMs === null ? null : job.name],
+    ["write_lat_log", intervalMs === null ? null : job.name],
+    ["log_avg_msec", intervalMs],
+    ["log_max_value", intervalMs === null ? null : "1"],
+  ];
+}
+
+function otherSettings(job: FioJob, taken: ReadonlySet<string>): [string, string][] {
+  return Object.entries(job.settings ?? {}).map(([key, value]) => {
+    if (!SETTING_NAME.test(key)) {
+      throw new FioError("options", `job ${job.name}: ${JSON.stringify(key)} is no option of fio`);
+    }
+    if (taken.has(key) || RESERVED.has(key)) {
+      const why = "is not for settings: the wrapper sets it";
+      throw new FioError("options", `job ${job.name}: ${key} ${why}`);
+    }
+    return [key, plain(job, `${value}`)];
+  });
 }
 
 /** fio has no quoting for what a line of its file cannot hold, and expands `${…}` and `$…`. */

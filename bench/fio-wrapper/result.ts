@@ -22,8 +22,19 @@ export interface FioLane {
   iops: number;
   bytesPerSecond: number;
   runtimeMs: number;
-  /** fio's clat: from handing the request over to its completion. */
+  /**
+   * fio's lat: from the beginning of the request's submission to its completion. Without the
+   * submission (clat) a request that the kernel completes inside it would take no time at all.
+   */
   latency: FioLatency;
+}
+
+/** What happened in one interval, if the job asked for samples. */
+export interface FioSample {
+  /** Of the interval's end, from the job's start. */
+  timeMs: number;
+  iops: number;
+  maxLatencyUs: number;
 }
 
 export interface FioJobResult {
@@ -35,6 +46,8 @@ export interface FioJobResult {
   flush: FioLatency;
   userCpuPercent: number;
   systemCpuPercent: number;
+  /** By time; empty unless the job asked with `sampleEveryMs`. All directions together. */
+  samples: FioSample[];
 }
 
 export interface FioResult {
@@ -73,6 +86,7 @@ function jobResult(job: Field): FioJobResult {
     flush: latency(job.get("sync").get("lat_ns")),
     userCpuPercent: job.get("usr_cpu").number(),
     systemCpuPercent: job.get("sys_cpu").number(),
+    samples: [],
   };
 }
 
@@ -83,7 +97,7 @@ function lane(field: Field): FioLane {
     iops: field.get("iops").number(),
     bytesPerSecond: field.get("bw_bytes").number(),
     runtimeMs: field.get("runtime").number(),
-    latency: latency(field.get("clat_ns")),
+    latency: latency(field.get("lat_ns")),
   };
 }
 

@@ -1,18 +1,27 @@
-// Runs fio once: job file and output in a folder of its own, which is gone afterwards, whatever
-// happened.
+// Runs fio once: job file, output and logs in a folder of the run, which is gone afterwards,
+// whatever happened, unless the caller gave one to keep them in.
+//
+// The result goes to a file (`--output`): on standard output it would come after whatever fio's
+// engines print there. What is left there are the status lines.
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { FioError } from "./error.js";
 import { type FioJob, jobFile } from "./job.js";
+import { type FioProgress, parseProgress } from "./progress.js";
 import { type FioResult, parseResult } from "./result.js";
+import { parseSamples } from "./samples.js";
 
 export interface FioRunOptions {
   /** Ends fio; the promise is rejected with the signal's reason. */
   signal?: AbortSignal;
   /** The program; default "fio", from the PATH. */
   program?: string;
+  /** Where jobs.fio, result.json and logs stay, whatever happens; made if there is none. */
+  keepIn?: string;
+  /** Called about once a second. */
+  onProgress?: (progress: FioProgress) => void;
 }
 
 /** What is kept of what fio says. */
@@ -23,23 +32,41 @@ const ABORT_GRACE_MS = 5_000;
 /** Rejects with FioError, or with the reason of the abort. */
 export async function runFio(
   jobs: readonly FioJob[],
-  { signal, program = "fio" }: FioRunOptions = {},
+  options: FioRunOptions = {},
 ): Promise<FioResult> {
+  const { signal, program = "fio", keepIn } = options;
   const text = jobFile(jobs);
   signal?.throwIfAborted();
-  const folder = await mkdtemp(join(tmpdir(), "fio-wrapper-"));
+  const folder = await makeFolder(keepIn);
   try {
     const input = join(folder, "jobs.fio");
     const output = join(folder, "result.json");
+    // What an earlier run left must not pass for this one's.
+    await rm(output, { force: true });
     await writeFile(input, text);
-    const args = [`--output=${output}`, "--output-format=json", input];
-    const ending = await execute(program, args, folder, signal);
+    const args = [`--output=${output}`, "--output-format=json", ...statusArgs(options), input];
+    const ending = await execute(program, args, folder, options);
     signal?.throwIfAborted();
     if (ending.code !== 0) throw failure(ending);
-    return check(jobs, parseResult(await readOutput(output)), ending);
+    const result = check(jobs, parseResult(await readOutput(output)), ending);
+    return await withSamples(jobs, result, folder);
   } finally {
-    await rm(folder, { recursive: true, force: true });
+    if (keepIn === undefined) await rm(folder, { recursive: true, force: true });
   }
+}
+
+async function makeFolder(keepIn: string | undefined): Promise<string> {
+  if (keepIn === undefined) return mkdtemp(join(tmpdir(), "fio-wrapper-"));
+  try {
+    await mkdir(keepIn, { recursive: true });
+  } catch (cause) {
+    throw new FioError("options", `keepIn: ${keepIn} cannot be made`, { cause });
+  }
+  return resolve(keepIn);
+}
+
+function statusArgs({ onProgress }: FioRunOptions): string[] {
+  return onProgress === undefined ? ["--eta=never"] : ["--eta=always"];
 }
 
 interface Ending {
@@ -52,14 +79,16 @@ function execute(
   program: string,
   args: string[],
   cwd: string,
-  signal: AbortSignal | undefined,
+  { signal, onProgress }: FioRunOptions,
 ): Promise<Ending> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { cwd, stdio: ["ignore", "ignore", "pipe"] });
+    const wants = onProgress === undefined ? "ignore" : "pipe";
+    const child = spawn(program, args, { cwd, stdio: ["ignore", wants, "pipe"] });
     let messages = "";
-    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    child.stderr?.setEncoding("utf8").on("data", (text: string) => {
       messages = (messages + text).slice(0, MAX_MESSAGE_CHARACTERS);
     });
+    if (onProgress !== undefined) reportProgress(child, onProgress);
     const release = killOnAbort(child, signal);
     child.on("error", (cause: NodeJS.ErrnoException) => {
       release();
@@ -70,6 +99,19 @@ function execute(
       release();
       resolve({ code, killedBy, messages });
     });
+  });
+}
+
+/** Status lines end with a carriage return. */
+function reportProgress(child: ChildProcess, onProgress: (progress: FioProgress) => void): void {
+  let rest = "";
+  child.stdout?.setEncoding("utf8").on("data", (text: string) => {
+    const lines = (rest + text).split(/[\r\n]/);
+    rest = (lines.pop() ?? "").slice(0, MAX_MESSAGE_CHARACTERS);
+    for (const line of lines) {
+      const progress = parseProgress(line);
+      if (progress !== null) onProgress(progress);
+    }
   });
 }
 
@@ -110,4 +152,19 @@ function check(jobs: readonly FioJob[], result: FioResult, ending: Ending): FioR
   }
   const detail = ending.messages === "" ? "" : `\n  ${ending.messages.trim()}`;
   throw new FioError("output", `fio gave results of ${names.join(", ") || "no job"}${detail}`);
+}
+
+async function withSamples(
+  jobs: readonly FioJob[],
+  result: FioResult,
+  folder: string,
+): Promise<FioResult> {
+  for (const [index, { name, sampleEveryMs }] of jobs.entries()) {
+    const job = result.jobs[index];
+    if (sampleEveryMs === undefined || job === undefined) continue;
+    const iops = await readOutput(join(folder, `${name}_iops.log`));
+    const latency = await readOutput(join(folder, `${name}_lat.log`));
+    job.samples = parseSamples({ iops, latency }, sampleEveryMs);
+  }
+  return result;
 }

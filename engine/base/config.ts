@@ -6,12 +6,8 @@
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { type Address, formatAddress, isLoopback, isWildcard, parseAddress } from "./address.js";
-import {
-  DEFAULT_POLICY,
-  DH_GROUPS,
-  DHCHAP_HASHES,
-  type DhchapPolicy,
-} from "./dhchap-key.js";
+import type { DhchapPolicy } from "./dhchap-key.js";
+import { parsePolicy } from "./dhchap-policy.js";
 import { PandoError } from "./errors.js";
 import { LOG_LEVELS, type LogLevel } from "./log.js";
 import { quote } from "./quote.js";
@@ -60,11 +56,30 @@ export interface Settings {
   authHashes?: string;
   /** And Diffie-Hellman groups; "null" is none. */
   authGroups?: string;
-  /** Refused: there is no TLS. */
-  tls?: string;
+  /** Refused: the target has no TLS. */
+  targetTls?: string;
+  /** HOST:PORT of the API on TCP, or "none". */
+  api?: string;
+  /** PEM files of the API on TCP: the daemon's certificate and key, and who signs its clients. */
+  apiCertificate?: string;
+  apiKey?: string;
+  apiAuthority?: string;
   /** Memory for index blocks. */
   indexCache?: string;
   logLevel?: string;
+}
+
+/** Paths of PEM files: who this side is, and who signs the certificates of the other. */
+export interface TlsFiles {
+  readonly certificate: string;
+  readonly key: string;
+  readonly authority: string;
+}
+
+export interface ApiConfig {
+  readonly address: Address;
+  /** Null only on a loopback address. */
+  readonly tls: TlsFiles | null;
 }
 
 export interface Config {
@@ -78,6 +93,7 @@ export interface Config {
   readonly target: readonly Address[];
   readonly advertise: readonly Address[];
   readonly authentication: DhchapPolicy;
+  readonly api: ApiConfig | null;
   readonly indexCacheBytes: number;
   readonly logLevel: LogLevel;
 }
@@ -92,7 +108,11 @@ export const SETTING_NAMES = [
   "advertise",
   "authHashes",
   "authGroups",
-  "tls",
+  "targetTls",
+  "api",
+  "apiCertificate",
+  "apiKey",
+  "apiAuthority",
   "indexCache",
   "logLevel",
 ] as const satisfies readonly (keyof Settings)[];
@@ -193,7 +213,8 @@ export function makeConfig(settings: Settings, environment: Environment): Config
     metrics,
     target: target ?? [],
     advertise: advertised(target, settings.advertise),
-    authentication: authentication(settings),
+    authentication: parsePolicy(settings),
+    api: makeApi(settings),
     indexCacheBytes: parseIndexCache(settings.indexCache ?? DEFAULT_INDEX_CACHE),
     logLevel: parseLogLevel(settings.logLevel ?? "info"),
   });
@@ -225,35 +246,34 @@ function parsePlaces(text: string, field: "target" | "advertise"): Address[] {
   throw new PandoError("EINVAL", `${field}: ${why}`, { field });
 }
 
-function authentication(settings: Settings): DhchapPolicy {
-  if (settings.tls !== undefined) {
-    throw new PandoError("EINVAL", "the NVMe/TCP target has no TLS", {
-      field: "tls",
-      hint: "keep it on a network of your own, or put it behind a tunnel (WireGuard, IPsec)",
+/** Whoever reaches the API can delete every volume: in the open it is for loopback only. */
+function makeApi(settings: Settings): ApiConfig | null {
+  const { apiCertificate: certificate, apiKey: key, apiAuthority: authority } = settings;
+  const files = { apiCertificate: certificate, apiKey: key, apiAuthority: authority };
+  const absent = Object.entries(files).find(([, path]) => path === undefined)?.[0];
+  const given = Object.entries(files).find(([, path]) => path !== undefined)?.[0];
+  if (given !== undefined && absent !== undefined) {
+    throw new PandoError("EINVAL", `"${given}" is set and "${absent}" is not`, {
+      field: absent,
+      hint: "mutual TLS needs apiCertificate, apiKey and apiAuthority",
     });
   }
-  const { authHashes, authGroups } = settings;
-  const policy = {
-    hashes: parseChoice(authHashes, "authHashes", DHCHAP_HASHES) ?? DEFAULT_POLICY.hashes,
-    groups: parseChoice(authGroups, "authGroups", DH_GROUPS) ?? DEFAULT_POLICY.groups,
-  };
-  return Object.freeze(policy);
-}
-
-/** Some of the known words, with commas between, in the order of the text. */
-function parseChoice<T extends string>(
-  text: string | undefined,
-  field: string,
-  known: readonly T[],
-): T[] | undefined {
-  return text?.split(",").map((each) => {
-    const word = known.find((one) => one === each.trim());
-    if (word !== undefined) return word;
-    throw new PandoError("EINVAL", `${field}: ${quote(each.trim())} is not known`, {
-      field,
-      hint: `some of ${known.join(",")}`,
-    });
-  });
+  const address = orNone(settings.api ?? "none", (text) => parseAddress(text, "api"));
+  if (address === null) return null;
+  if (certificate !== undefined && key !== undefined && authority !== undefined) {
+    const tls = {
+      certificate: resolve(certificate),
+      key: resolve(key),
+      authority: resolve(authority),
+    };
+    return { address, tls };
+  }
+  if (isLoopback(address)) return { address, tls: null };
+  throw new PandoError(
+    "EINVAL",
+    `the API is not served on ${formatAddress(address)} without TLS: it is not a loopback address`,
+    { field: "api", hint: "set apiCertificate, apiKey and apiAuthority" },
+  );
 }
 
 function defaultSocket(environment: Environment): string {
@@ -304,6 +324,9 @@ function isPath(key: keyof Settings, value: string): boolean {
     key === "pool" ||
     key === "meta" ||
     key === "socket" ||
+    key === "apiCertificate" ||
+    key === "apiKey" ||
+    key === "apiAuthority" ||
     (key === "nbdSocket" && value !== "none")
   );
 }

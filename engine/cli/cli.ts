@@ -6,6 +6,7 @@ import { readFileSync } from "node:fs";
 import yargs, { type Argv } from "yargs";
 import { PandoError } from "../base/errors.js";
 import { packagePath } from "../base/package-path.js";
+import { addConnect } from "./connect.js";
 import type { GlobalOptions, LoadEngine } from "./context.js";
 import { addDaemon } from "./daemon.js";
 import { addHost } from "./host.js";
@@ -14,7 +15,7 @@ import { printError } from "./print.js";
 import { addSnapshot } from "./snapshot.js";
 import { addVolume } from "./volume.js";
 
-const NOUNS = ["pool", "volume", "snapshot", "host", "daemon"];
+const NOUNS = ["pool", "volume", "snapshot", "host", "connect", "disconnect", "daemon"];
 
 /** Used wrongly: nothing was tried. */
 class UsageError extends PandoError {}
@@ -61,6 +62,7 @@ function parser(argv: string[], loadEngine: LoadEngine): Argv<GlobalOptions> {
   commands = addVolume(commands);
   commands = addSnapshot(commands);
   commands = addHost(commands);
+  commands = addConnect(commands);
   commands = addDaemon(commands, loadEngine);
   return commands
     .demandCommand(1, "no command is named")

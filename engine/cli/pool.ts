@@ -88,7 +88,7 @@ export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Arg
             .positional("path", {
               type: "string",
               describe:
-                "A pool that no daemon serves; without it, the daemon's own, while it serves",
+                "A pool that no daemon serves, of which nothing is written; without it, the daemon's own",
             })
             .option("meta", META)
             .example("$0 pool check", "The daemon's pool, online")

@@ -55,6 +55,8 @@ export interface HostKeysInfo {
 
 export interface SnapshotInfo {
   volume: string;
+  /** Of the volume that it was taken of, which may be gone, and its name another's. */
+  volumeUuid: string;
   name: string;
   uuid: string;
   sizeBytes: number;

@@ -10,6 +10,7 @@ import { isPandoError } from "../base/errors.js";
 import {
   findVolumeByUuid,
   getIdsRecord,
+  getJournalRecord,
   getPoolRecord,
   getSpaceRecord,
   listSnapshots,
@@ -26,19 +27,32 @@ import {
 import { decodeIndexBlock, getBlock, isOwned } from "../store/codec-index-block.js";
 import { decodeChildKey, decodeChunkKey, decodeSpanKey } from "../store/codec-keys.js";
 import type { LayerRecord, LayerState } from "../store/codec-records.js";
-import { listLayers, listReclaim } from "../store/layers.js";
+import { lineageChanges, listLayers, listReclaim } from "../store/layers.js";
 import { Lineage, lookupNearest } from "../store/lineage.js";
-import type { Entry, Space, StoreReader } from "../store/store.js";
+import { type Entry, SPACES, type Space, type StoreReader } from "../store/store.js";
 import type { CheckReport } from "./api.js";
 
 const ENTRIES_PER_READ = 1024;
 const MAX_PROBLEMS = 100;
+
+/**
+ * How a pool in service has its store checked: in this process, or in another. `fixed` runs `work`
+ * at a moment at which everything is in the store, and holds that moment until `work` has settled.
+ */
+export type CheckStore = (
+  store: StoreReader,
+  fixed: <T>(work: () => Promise<T>) => Promise<T>,
+) => Promise<CheckReport>;
+
+export const checkHere: CheckStore = (store, fixed) => fixed(async () => checkStore(store));
 
 export function checkStore(store: StoreReader): CheckReport {
   const problems = new Problems();
   const report = { layers: 0, indexBlocks: 0, ownedBlocks: 0 };
   // A value that cannot be decoded ends the check: what follows would be guesses.
   try {
+    getJournalRecord(store);
+    lineageChanges(store);
     const layers = new Map(listLayers(store).map(({ id, record }) => [id, record]));
     report.layers = layers.size;
     checkTree(store, layers, problems);
@@ -48,6 +62,7 @@ export function checkStore(store: StoreReader): CheckReport {
     report.indexBlocks = index.indexBlocks;
     report.ownedBlocks = index.ownedBlocks;
     checkFreeMap(store, index.owned, problems);
+    checkCounts(store, problems);
   } catch (error) {
     if (!isPandoError(error, "ECORRUPT")) throw error;
     problems.add(error.message);
@@ -294,6 +309,18 @@ function checkFreeMap(store: StoreReader, owned: Uint8Array, problems: Problems)
     problems.add(
       `${allocatedBlocks} blocks are counted as allocated, the free map has ${allocated}`,
     );
+  }
+}
+
+/** The store keeps a count for each space beside its entries: pages that are lost show there. */
+function checkCounts(store: StoreReader, problems: Problems): void {
+  for (const space of SPACES) {
+    let entries = 0;
+    for (const _ of entriesOf(store, space)) entries++;
+    const counted = store.count(space);
+    if (counted !== entries) {
+      problems.add(`${space}: ${counted} entries are counted, and ${entries} are there`);
+    }
   }
 }
 

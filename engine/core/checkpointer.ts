@@ -63,6 +63,14 @@ export class Checkpointer {
     return this.#waiting;
   }
 
+  /** A checkpoint, and then `work` before another one begins. */
+  runAndHold<T>(work: () => Promise<T>): Promise<T> {
+    return this.#mutex.run(async () => {
+      await this.#checkpoint();
+      return work();
+    });
+  }
+
   async #checkpoint(): Promise<void> {
     const number = ++this.#started;
     const start = await this.#path.checkpointBegin();

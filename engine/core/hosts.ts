@@ -3,8 +3,9 @@
 // A host that is taken off the list, or disconnected, is fenced: the call returns when nothing of
 // it runs in the volume any more. The list is durable first, so that the host does not come back in
 // between.
-import { PandoError } from "../base/errors.js";
+
 import { type DhchapKey, parseDhchapKey } from "../base/dhchap-key.js";
+import { PandoError } from "../base/errors.js";
 import { parseVolumeNqn } from "../base/nqn.js";
 import { allowHost, denyHost, findVolumeByUuid, getVolume } from "../store/catalogue.js";
 import { getHostKeys, listHostKeys, putHostKeys, removeHostKeys } from "../store/host-keys.js";
@@ -108,7 +109,9 @@ export class Hosts {
         hint: "whoever has one could answer for the other: make a key for each",
       });
     }
-    await change(() => store.transact((txn) => putHostKeys(txn, hostNqn, { hostKey, controllerKey })));
+    await change(() =>
+      store.transact((txn) => putHostKeys(txn, hostNqn, { hostKey, controllerKey })),
+    );
     for (const { subsystemNqn, authenticated, ...connection } of await news.connections()) {
       const uuid = parseVolumeNqn(subsystemNqn);
       if (connection.hostNqn !== hostNqn || authenticated || uuid === null) continue;

@@ -47,7 +47,7 @@ import {
   cloneSnapshot,
   snapshotVolumes,
 } from "./branching.js";
-import { checkStore } from "./check.js";
+import { type CheckStore, checkHere } from "./check.js";
 import { Checkpointer } from "./checkpointer.js";
 import { DataPath } from "./data-path.js";
 import { VolumeExports } from "./exports.js";
@@ -81,6 +81,8 @@ export interface PoolParts {
   indexCacheBytes: number;
   /** Dirty index blocks that call for a checkpoint. */
   dirtyLimit: number;
+  /** In this process if it is not given. */
+  checkStore?: CheckStore;
 }
 
 export class Pool implements PoolService {
@@ -215,10 +217,10 @@ export class Pool implements PoolService {
 
   async check(): Promise<CheckReport> {
     this.#assertOpen();
-    return this.#catalogue.run(async () => {
-      await this.#checkpointer.run();
-      return checkStore(this.#store);
-    });
+    const check = this.#parts.checkStore ?? checkHere;
+    return check(this.#store, (work) =>
+      this.#catalogue.run(() => this.#checkpointer.runAndHold(work)),
+    );
   }
 
   async createVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
@@ -491,8 +493,14 @@ export class Pool implements PoolService {
 
   /** Where there is no index service: a simulation, in one thread. */
   #answerIndex(token: number, layer: number, span: number): void {
-    const found = lookupNearest(this.#store, new Lineage(), layer, span);
-    this.#path.answerIndex(token, found?.owner ?? 0, found?.block.raw ?? null, false);
+    try {
+      const found = lookupNearest(this.#store, new Lineage(), layer, span);
+      this.#path.answerIndex(token, found?.owner ?? 0, found?.block.raw ?? null, false);
+    } catch (error) {
+      if (!isPandoError(error, "ECORRUPT")) throw error;
+      this.#parts.log.error({ err: error }, "an index look-up failed");
+      this.#path.answerIndex(token, 0, null, true);
+    }
   }
 
   // Background work.
@@ -592,6 +600,6 @@ export class Pool implements PoolService {
 }
 
 function describeSnapshot({ volume, name, record }: SnapshotEntry): SnapshotInfo {
-  const { uuid, sizeBytes, createdAt } = record;
-  return { volume, name, uuid, sizeBytes, createdAt };
+  const { uuid, sizeBytes, createdAt, volumeUuid } = record;
+  return { volume, volumeUuid, name, uuid, sizeBytes, createdAt };
 }

@@ -1,10 +1,18 @@
 // The control client: what the CLI, and later others, use to talk to a daemon. Methods have the
 // names and types of PoolService, and throw the errors that the pool threw.
-import { Client, credentials, type ServiceError } from "@grpc/grpc-js";
+import { Client, type ClientOptions, credentials, type ServiceError } from "@grpc/grpc-js";
+import { type Address, formatAddress } from "../base/address.js";
+import type { TlsFiles } from "../base/config.js";
 import { PandoError } from "../base/errors.js";
 import type { SnapshotRef } from "../base/name.js";
-import type { CheckReport, ConnectionInfo,
-  HostKeysInfo, Origin, PoolInfo, SnapshotInfo } from "../core/api.js";
+import type {
+  CheckReport,
+  ConnectionInfo,
+  HostKeysInfo,
+  Origin,
+  PoolInfo,
+  SnapshotInfo,
+} from "../core/api.js";
 import {
   method,
   type StreamMethods,
@@ -13,6 +21,7 @@ import {
   type UnaryName,
 } from "./protocol.js";
 import { fromStatus, isNoAnswer } from "./status.js";
+import { clientCredentials } from "./tls.js";
 import { fromPoolMessage, fromVolumeMessage, toOriginMessage, type VolumeView } from "./view.js";
 
 export type {
@@ -26,11 +35,42 @@ export type {
 } from "../core/api.js";
 export type { VolumeView } from "./view.js";
 
+/** A daemon on another machine. */
+export interface RemoteDaemon {
+  address: Address;
+  /** Null only for a loopback address. */
+  tls: TlsFiles | null;
+  /** Of each call: a machine that is gone must not hold its caller. */
+  timeoutMs: number;
+}
+
+/** A daemon that comes back is found soon, one that is silent is not waited for. */
+const REMOTE_OPTIONS: ClientOptions = {
+  "grpc.initial_reconnect_backoff_ms": 100,
+  "grpc.max_reconnect_backoff_ms": 1000,
+  "grpc.keepalive_time_ms": 20_000,
+  "grpc.keepalive_timeout_ms": 5000,
+};
+
 export class PandoClient {
   readonly #client: Client;
+  readonly #place: string;
+  readonly #hint: string;
+  readonly #timeoutMs: number | null;
 
-  constructor(readonly socket: string) {
-    this.#client = new Client(`unix:${socket}`, credentials.createInsecure());
+  /** A socket of this machine, or a daemon elsewhere. */
+  constructor(daemon: string | RemoteDaemon) {
+    if (typeof daemon === "string") {
+      this.#place = daemon;
+      this.#hint = "pando daemon --pool PATH, or name its socket with --socket";
+      this.#timeoutMs = null;
+      this.#client = new Client(`unix:${daemon}`, credentials.createInsecure());
+    } else {
+      this.#place = formatAddress(daemon.address);
+      this.#hint = 'is it up, does it have "api" set, and do the certificates fit?';
+      this.#timeoutMs = daemon.timeoutMs;
+      this.#client = new Client(this.#place, clientCredentials(daemon.tls), REMOTE_OPTIONS);
+    }
   }
 
   close(): void {
@@ -135,6 +175,7 @@ export class PandoClient {
         definition.requestSerialize,
         definition.responseDeserialize,
         request,
+        this.#callOptions(),
         (error, response) => {
           if (error !== null) reject(this.#error(error));
           else if (response === undefined) {
@@ -158,6 +199,7 @@ export class PandoClient {
         definition.requestSerialize,
         definition.responseDeserialize,
         request,
+        this.#callOptions(),
       );
       call.on("data", (message: Response) => messages.push(message));
       call.on("end", () => resolve(messages));
@@ -165,13 +207,15 @@ export class PandoClient {
     });
   }
 
+  #callOptions(): { deadline?: Date } {
+    return this.#timeoutMs === null ? {} : { deadline: new Date(Date.now() + this.#timeoutMs) };
+  }
+
   #error(error: ServiceError): PandoError {
     if (!isNoAnswer(error)) return fromStatus(error);
-    return new PandoError(
-      "ECLOSED",
-      `no daemon answers on ${this.socket}`,
-      { path: this.socket, hint: "pando daemon --pool PATH, or name its socket with --socket" },
-      { cause: error },
-    );
+    const context = { path: this.#place, hint: this.#hint };
+    return new PandoError("ECLOSED", `no daemon answers on ${this.#place}`, context, {
+      cause: error,
+    });
   }
 }

@@ -1,7 +1,12 @@
 // The control interface as TypeScript sees it: the methods of pando.proto with their messages, and
 // the service definition that both ends load from the file itself. What is typed here by hand is
 // compared with the file in test/unit/protocol.test.ts.
-import type { MethodDefinition, ServiceDefinition } from "@grpc/grpc-js";
+import {
+  logVerbosity,
+  type MethodDefinition,
+  type ServiceDefinition,
+  setLogVerbosity,
+} from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import { assert } from "../base/assert.js";
 import { packagePath } from "../base/package-path.js";
@@ -67,6 +72,7 @@ export interface HostKeysMessage {
 
 export interface SnapshotMessage {
   volume: string;
+  volumeUuid: string;
   name: string;
   uuid: string;
   sizeBytes: number;
@@ -118,6 +124,8 @@ export type StreamName = keyof StreamMethods;
 const SERVICE = "pando.v1.Pando";
 
 function load(): ServiceDefinition {
+  // What it would print is in the errors that it gives.
+  setLogVerbosity(logVerbosity.NONE);
   // Numbers: no size here comes near 2^53. `defaults`: an absent field is there with its default, a
   // message as null.
   const loaded = loadSync(packagePath("engine/serve/proto/pando/v1/pando.proto"), {

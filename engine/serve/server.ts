@@ -1,5 +1,6 @@
-// The control server: gRPC on a Unix socket, in front of a PoolService. Checks arguments, calls the
-// pool, translates; decides nothing. There is no listener on TCP.
+// The control server: gRPC on a Unix socket, and on TCP if it is told to, in front of a
+// PoolService.
+// Checks arguments, calls the pool, translates; decides nothing.
 import {
   type handleServerStreamingCall,
   type handleUnaryCall,
@@ -8,7 +9,9 @@ import {
   type ServerWritableStream,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { type Address, formatAddress } from "../base/address.js";
 import { AssertionError } from "../base/assert.js";
+import type { ApiConfig } from "../base/config.js";
 import { isPandoError, PandoError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import { requireName } from "../base/name.js";
@@ -24,6 +27,7 @@ import {
 } from "./protocol.js";
 import { bindPrivately, prepareSocket, removeSocket } from "./socket.js";
 import { asPandoError, toStatus } from "./status.js";
+import { serverCredentials } from "./tls.js";
 import {
   fromOriginMessage,
   type Places,
@@ -52,10 +56,13 @@ const CLOSE_TIMEOUT_MS = 5000;
 export async function startControlServer(options: {
   pool: PoolService;
   socket: string;
+  api: ApiConfig | null;
   places: Places;
   log: Log;
 }): Promise<ControlServer> {
-  const { pool, socket, places, log } = options;
+  const { pool, socket, api, places, log } = options;
+  // First, because files that cannot be read must leave nothing behind.
+  const apiCredentials = api === null ? null : serverCredentials(api.tls);
   const { blockSizeBytes } = await pool.info();
   const unary = unaryHandlers(pool, places, blockSizeBytes);
   const stream = streamHandlers(pool, places);
@@ -70,12 +77,19 @@ export async function startControlServer(options: {
   server.addService(service, implementation);
   await prepareSocket(socket);
   await bindPrivately(socket, () => bind(server, socket));
-  return {
-    async close() {
-      await shutDown(server);
-      removeSocket(socket);
-    },
+  const close = async () => {
+    await shutDown(server);
+    removeSocket(socket);
   };
+  try {
+    if (api !== null && apiCredentials !== null) {
+      await bindAddress(server, api.address, apiCredentials);
+    }
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  return { close };
 }
 
 function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number): UnaryHandlers {
@@ -269,6 +283,30 @@ function bind(server: Server, socket: string): Promise<void> {
           ),
         );
       }
+    });
+  });
+}
+
+function bindAddress(
+  server: Server,
+  address: Address,
+  serverCredentials: ServerCredentials,
+): Promise<void> {
+  const place = formatAddress(address);
+  return new Promise((resolve, reject) => {
+    server.bindAsync(place, serverCredentials, (cause) => {
+      if (cause === null) return resolve();
+      const inUse = cause.message.includes("EADDRINUSE");
+      const why = inUse ? "it is in use" : cause.message;
+      const hint = "choose another with --api HOST:PORT, or --api none";
+      reject(
+        new PandoError(
+          inUse ? "EBUSY" : "EINVAL",
+          `cannot serve the API on ${place}: ${why}`,
+          { field: "api", hint },
+          { cause },
+        ),
+      );
     });
   });
 }

@@ -48,7 +48,8 @@ export function fromStatus(error: ServiceError): PandoError {
 
 /** True if no daemon answered, as opposed to one that answered with an error. */
 export function isNoAnswer(error: ServiceError): boolean {
-  return error.code === status.UNAVAILABLE && (error.metadata?.get(CODE_KEY).length ?? 0) === 0;
+  const silent = error.code === status.UNAVAILABLE || error.code === status.DEADLINE_EXCEEDED;
+  return silent && (error.metadata?.get(CODE_KEY).length ?? 0) === 0;
 }
 
 /**

@@ -1,6 +1,7 @@
 // Keys of the store. Numbers are big-endian, so that the order of bytes is the order of numbers and
 // one range scan visits a layer's index blocks in the order of its spans.
 import { assert } from "../base/assert.js";
+import { PandoError } from "../base/errors.js";
 import type { RangeOptions } from "./store.js";
 
 export const META_POOL = Buffer.from("pool");
@@ -21,7 +22,7 @@ export function layerKey(layer: number): Uint8Array {
 }
 
 export function decodeLayerKey(key: Uint8Array): number {
-  assert(key.length === 8, "a layer's key has 8 bytes");
+  requireLength(key, 8, "a layer");
   return readU64(key, 0);
 }
 
@@ -34,7 +35,7 @@ export function childKey(parent: number, child: number): Uint8Array {
 }
 
 export function decodeChildKey(key: Uint8Array): { parent: number; child: number } {
-  assert(key.length === 16, "a child's key has 16 bytes");
+  requireLength(key, 16, "a child");
   return { parent: readU64(key, 0), child: readU64(key, 8) };
 }
 
@@ -47,7 +48,7 @@ export function spanKey(storageKey: number, spanOrPiece: number): Uint8Array {
 }
 
 export function decodeSpanKey(key: Uint8Array): { storageKey: number; span: number } {
-  assert(key.length === 12, "an index block's key has 12 bytes");
+  requireLength(key, 12, "a span");
   return { storageKey: readU64(key, 0), span: viewOf(key).getUint32(8) };
 }
 
@@ -59,7 +60,7 @@ export function chunkKey(chunk: number): Uint8Array {
 }
 
 export function decodeChunkKey(key: Uint8Array): number {
-  assert(key.length === 4, "a chunk's key has 4 bytes");
+  requireLength(key, 4, "a chunk of the free map");
   return viewOf(key).getUint32(0);
 }
 
@@ -80,7 +81,7 @@ export function snapshotKey(volume: string, snapshot: string): Uint8Array {
 export function decodeSnapshotKey(key: Uint8Array): { volume: string; snapshot: string } {
   const text = decodeTextKey(key);
   const split = text.indexOf("\0");
-  assert(split > 0 && split < text.length - 1, "a snapshot's key has two names");
+  if (split <= 0 || split === text.length - 1) throw impossible(key, "a snapshot");
   return { volume: text.slice(0, split), snapshot: text.slice(split + 1) };
 }
 
@@ -107,8 +108,18 @@ function writeU64(target: Buffer, offset: number, value: number): void {
 function readU64(source: Uint8Array, offset: number): number {
   const view = viewOf(source);
   const value = view.getUint32(offset) * U32_LIMIT + view.getUint32(offset + 4);
-  assert(Number.isSafeInteger(value), "an id is below 2^53");
+  if (!Number.isSafeInteger(value)) throw impossible(source, "an id below 2^53");
   return value;
+}
+
+/** Keys are read from a store that may be damaged. */
+function requireLength(key: Uint8Array, bytes: number, what: string): void {
+  if (key.length !== bytes) throw impossible(key, what);
+}
+
+function impossible(key: Uint8Array, what: string): PandoError {
+  const hex = Buffer.from(key.buffer, key.byteOffset, key.length).toString("hex");
+  return new PandoError("ECORRUPT", `store: 0x${hex} is not the key of ${what}`);
 }
 
 function viewOf(bytes: Uint8Array): DataView {

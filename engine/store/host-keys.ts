@@ -1,5 +1,5 @@
-// The keys with which hosts prove who they are, in the pool's store: they go where the pool goes, so
-// that a host that had to prove itself has to on every machine. Nothing reads them but the
+// The keys with which hosts prove who they are, in the pool's store: they go where the pool goes,
+// so that a host that had to prove itself has to on every machine. Nothing reads them but the
 // handshake; lists say that there are keys, never which.
 import { type DhchapKey, formatDhchapKey, parseDhchapKey } from "../base/dhchap-key.js";
 import { decodeTextKey, META_HOST_KEYS, textKey } from "./codec-keys.js";

@@ -14,22 +14,22 @@ export type BinaryDatabase = Database<Buffer, Buffer>;
 
 export interface Environment {
   root: RootDatabase<Buffer, Buffer>;
-  databases: Record<Space, BinaryDatabase>;
+  /** One that is absent is empty: an older version made the store, and it is only read here. */
+  databases: Partial<Record<Space, BinaryDatabase>>;
 }
 
 const ENCODING = { encoding: "binary", keyEncoding: "binary" } as const;
 /** Named databases, with room for those that later versions add. */
 const MAX_DATABASES = 32;
 
+export type OpenMode = "create" | "write" | "read";
+
 /**
  * Opens the environment in `directory`. Unless it is to be created, its file is checked first: LMDB
  * would die of it.
  */
-export function openEnvironment(
-  directory: string,
-  options: { create: boolean } = { create: false },
-): Environment {
-  checkEnvironmentFile(directory, options);
+export function openEnvironment(directory: string, mode: OpenMode = "write"): Environment {
+  checkEnvironmentFile(directory, { create: mode === "create" });
   try {
     const root = open<Buffer, Buffer>({
       path: directory,
@@ -38,19 +38,25 @@ export function openEnvironment(
       overlappingSync: false,
       noMemInit: true,
       eventTurnBatching: false,
+      ...(mode === "read" ? { readOnly: true } : {}),
       ...ENCODING,
     });
     root.readerCheck();
     const databases = Object.fromEntries(
       SPACES.map((space) => [space, root.openDB<Buffer, Buffer>({ name: space, ...ENCODING })]),
-    ) as Record<Space, BinaryDatabase>;
+    ) as Partial<Record<Space, BinaryDatabase>>;
     return { root, databases };
   } catch (cause) {
     throw new PandoError(
-      "EIO",
+      isLmdbFailure(cause) ? "ECORRUPT" : "EIO",
       `store: ${directory} does not open: ${cause instanceof Error ? cause.message : cause}`,
       { path: directory },
       { cause },
     );
   }
+}
+
+/** LMDB found something wrong with its file; errors of the system have positive numbers. */
+function isLmdbFailure(cause: unknown): boolean {
+  return cause instanceof Error && "code" in cause && Number(cause.code) < 0;
 }

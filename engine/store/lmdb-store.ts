@@ -20,15 +20,19 @@ export function openLmdbStore(
   directory: string,
   options: { create: boolean } = { create: false },
 ): LmdbStore {
-  return new LmdbStore(directory, openEnvironment(directory, options));
+  const mode = options.create ? "create" : "write";
+  return new LmdbStore(directory, openEnvironment(directory, mode));
 }
 
-/** Reads of one environment, shared by the store and the index worker. */
+/**
+ * Reads of one environment, shared by the store and the index worker. LMDB has no checksums over
+ * its own pages: where damage there shows (an error of LMDB's, keys out of order), it is ECORRUPT.
+ */
 export class LmdbReader {
   constructor(protected readonly environment: Environment) {}
 
   get(space: Space, key: Uint8Array): Uint8Array | undefined {
-    return this.database(space).getBinary(asBuffer(key));
+    return reading(space, () => this.find(space)?.getBinary(asBuffer(key)));
   }
 
   range(space: Space, options: RangeOptions): Entry[] {
@@ -36,11 +40,24 @@ export class LmdbReader {
     if (options.start !== undefined) bounds.start = asBuffer(options.start);
     if (options.end !== undefined) bounds.end = asBuffer(options.end);
     if (options.limit !== undefined) bounds.limit = options.limit;
-    return Array.from(this.database(space).getRange(bounds), ({ key, value }) => ({ key, value }));
+    const database = this.find(space);
+    if (database === undefined) return [];
+    return reading(space, () => {
+      const found: Entry[] = [];
+      let last: Buffer | undefined;
+      for (const { key, value } of database.getRange(bounds)) {
+        // Pages that lead back to themselves would never end.
+        if (last !== undefined && last.compare(key) >= 0) throw damaged(space, "keys out of order");
+        last = key;
+        found.push({ key, value });
+      }
+      return found;
+    });
   }
 
   count(space: Space): number {
-    return (this.database(space).getStats() as { entryCount: number }).entryCount;
+    const stats = reading(space, () => this.find(space)?.getStats());
+    return stats === undefined ? 0 : (stats as { entryCount: number }).entryCount;
   }
 
   /** From now on reads see what is visible now. Until then they may see an older state. */
@@ -48,8 +65,14 @@ export class LmdbReader {
     this.environment.root.resetReadTxn();
   }
 
-  protected database(space: Space): BinaryDatabase {
+  protected find(space: Space): BinaryDatabase | undefined {
     return this.environment.databases[space];
+  }
+
+  protected database(space: Space): BinaryDatabase {
+    const database = this.find(space);
+    assert(database !== undefined, `the store was opened to be written: it has ${space}`);
+    return database;
   }
 }
 
@@ -68,9 +91,9 @@ class LmdbTransaction extends LmdbReader implements StoreTransaction {
     return this.database(space).removeSync(asBuffer(key));
   }
 
-  protected override database(space: Space): BinaryDatabase {
+  protected override find(space: Space): BinaryDatabase | undefined {
     assert(this.#active, "a transaction is used while it runs only");
-    return super.database(space);
+    return super.find(space);
   }
 }
 
@@ -133,9 +156,14 @@ export class LmdbStore extends LmdbReader implements Store {
     await this.environment.root.close();
   }
 
-  protected override database(space: Space): BinaryDatabase {
+  /** Another process that read the store may have died: what it read would be kept for ever. */
+  forgetDeadReaders(): void {
+    if (!this.#closed) this.environment.root.readerCheck();
+  }
+
+  protected override find(space: Space): BinaryDatabase | undefined {
     this.#assertOpen();
-    return super.database(space);
+    return super.find(space);
   }
 
   #assertOpen(): void {
@@ -176,6 +204,20 @@ export class LmdbStore extends LmdbReader implements Store {
       { cause },
     );
   }
+}
+
+/** Runs a read; an error of LMDB's own becomes ours, and says in which space it was. */
+function reading<T>(space: Space, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!isStoreFailure(error)) throw error;
+    throw damaged(space, error instanceof Error ? error.message : String(error), error);
+  }
+}
+
+function damaged(space: Space, what: string, cause?: unknown): PandoError {
+  return new PandoError("ECORRUPT", `store: ${space}: ${what}`, { field: space }, { cause });
 }
 
 /** With less than this free, a failed write has failed for want of space. */

@@ -86,18 +86,19 @@ export class FakePool implements PoolService {
   }
 
   async cloneVolume(source: Origin, name: string): Promise<VolumeInfo> {
-    const origin = this.#volume(source.volume);
-    if (source.snapshot !== null) this.#snapshot(source.volume, source.snapshot);
-    return this.#add(name, origin.sizeBytes, source);
+    const { volume, snapshot } = source;
+    const from = snapshot === null ? this.#volume(volume) : this.#snapshot(volume, snapshot);
+    return this.#add(name, from.sizeBytes, source);
   }
 
   async createSnapshot(volume: string, name: string): Promise<SnapshotInfo> {
-    const { sizeBytes } = this.#volume(volume);
+    const { sizeBytes, uuid: volumeUuid } = this.#volume(volume);
     const key = `${volume}@${name}`;
     if (this.snapshots.has(key)) {
       throw new PandoError("EEXIST", `there is a snapshot ${key} already`, { volume });
     }
-    const made = { volume, name, uuid: randomUUID(), sizeBytes, createdAt: this.#now() };
+    const createdAt = this.#now();
+    const made = { volume, volumeUuid, name, uuid: randomUUID(), sizeBytes, createdAt };
     this.snapshots.set(key, made);
     return made;
   }
@@ -113,7 +114,6 @@ export class FakePool implements PoolService {
   }
 
   async listSnapshots(volume?: string): Promise<SnapshotInfo[]> {
-    if (volume !== undefined) this.#volume(volume);
     return [...this.snapshots.values()].filter(
       (snapshot) => volume === undefined || snapshot.volume === volume,
     );
@@ -162,7 +162,6 @@ export class FakePool implements PoolService {
   }
 
   async listConnections(volume?: string): Promise<ConnectionInfo[]> {
-    if (volume !== undefined) this.#volume(volume);
     return this.connections.filter((one) => volume === undefined || one.volume === volume);
   }
 

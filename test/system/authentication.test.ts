@@ -94,7 +94,9 @@ test("a host proves itself again when the daemon has been killed", async () => {
   const device = await connect(vm, target, guestHost, both);
   await node.killDaemon();
   await node.startDaemon();
-  await timed("I/O goes on", () => vm.must(`dd if=${device} of=/dev/null bs=4k count=1 iflag=direct`));
+  await timed("I/O goes on", () =>
+    vm.must(`dd if=${device} of=/dev/null bs=4k count=1 iflag=direct`),
+  );
   const [connection] = (await node.pando("host", "list")) as Record<string, unknown>[];
   assert.is(connection?.authenticated, true);
   await disconnect(vm, target);

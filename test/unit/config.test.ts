@@ -3,7 +3,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { DEFAULT_POLICY } from "../../engine/base/dhchap-key.js";
 import {
   type Environment,
   loadConfig,
@@ -11,6 +10,7 @@ import {
   parseSettings,
   type Settings,
 } from "../../engine/base/config.js";
+import { DEFAULT_POLICY } from "../../engine/base/dhchap-key.js";
 import { refuses } from "../support/refuses.js";
 
 const NO_ENVIRONMENT: Environment = {
@@ -31,6 +31,7 @@ test("without anything, the defaults", () => {
     target: [{ host: "127.0.0.1", port: 4420 }],
     advertise: [{ host: "127.0.0.1", port: 4420 }],
     authentication: DEFAULT_POLICY,
+    api: null,
     indexCacheBytes: 64 * 2 ** 20,
     logLevel: "info",
   });
@@ -56,7 +57,7 @@ test("how hosts prove themselves: known words only, in the order given", () => {
 });
 
 test("TLS is refused, in so many words", () => {
-  refuses(() => make({ tls: "required" }), "EINVAL", /the NVMe\/TCP target has no TLS/);
+  refuses(() => make({ targetTls: "required" }), "EINVAL", /the NVMe\/TCP target has no TLS/);
 });
 
 test("what hosts are told is the advertised address, else the target's", () => {
@@ -76,6 +77,16 @@ test("what hosts are told is the advertised address, else the target's", () => {
   refuses(() => make({ target: "0.0.0.0:4420" }), "EINVAL", /hosts cannot connect to 0\.0\.0\.0/);
 });
 
+test("the API on TCP is off, or on loopback, or has mutual TLS", () => {
+  const address = { host: "127.0.0.1", port: 9751 };
+  assert.equal(make({ api: "127.0.0.1:9751" }).api, { address, tls: null });
+  const files = { apiCertificate: "/c", apiKey: "/k", apiAuthority: "/a" };
+  const tls = { certificate: "/c", key: "/k", authority: "/a" };
+  const open = { host: "0.0.0.0", port: 9751 };
+  assert.equal(make({ api: "0.0.0.0:9751", ...files }).api, { address: open, tls });
+  assert.is(make({ api: "none", ...files }).api, null);
+});
+
 test("each wrong value is named", () => {
   const table: [Settings, string][] = [
     [{ metrics: "10.0.0.1:9750" }, "metrics"],
@@ -83,6 +94,10 @@ test("each wrong value is named", () => {
     [{ target: "nowhere" }, "target"],
     [{ advertise: "10.0.0.1" }, "advertise"],
     [{ target: "none", advertise: "10.0.0.1" }, "advertise"],
+    [{ api: "everywhere" }, "api"],
+    [{ api: "10.0.0.1:9751" }, "api"],
+    [{ api: "10.0.0.1:9751", apiCertificate: "c", apiKey: "k" }, "apiAuthority"],
+    [{ apiKey: "k", apiAuthority: "a" }, "apiCertificate"],
     [{ indexCache: "1000" }, "indexCache"],
     [{ logLevel: "loud" }, "logLevel"],
     [{ socket: `/tmp/${"s".repeat(120)}` }, "socket"],

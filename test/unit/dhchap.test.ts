@@ -32,7 +32,10 @@ test("a key is read and written, and every flipped letter is found", () => {
   const text = "DHHC-1:01:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+KfiaR:";
   const { hash, secret } = parseDhchapKey(text, "host key");
   assert.is(hash, "sha256");
-  assert.equal([...secret], Array.from({ length: 32 }, (_, index) => index));
+  assert.equal(
+    [...secret],
+    Array.from({ length: 32 }, (_, index) => index),
+  );
   assert.is(formatDhchapKey({ hash, secret }), text);
   for (let at = 0; at < text.length; at++) {
     const letter = text[at] === "Q" ? "R" : "Q";

@@ -78,6 +78,9 @@ test("a job file says everything, and nothing twice", () => {
 thread=1
 group_reporting=1
 percentile_list=50:90:95:99:99.9:99.99
+lat_percentiles=1
+clat_percentiles=0
+per_job_logs=0
 
 [job]
 new_group=1
@@ -255,7 +258,7 @@ test("a result is checked field by field", async () => {
     iops: 2,
     bw_bytes: 8192,
     runtime: 1000,
-    clat_ns: {
+    lat_ns: {
       min: 1000,
       max: 3000,
       mean: 2000,
@@ -263,7 +266,7 @@ test("a result is checked field by field", async () => {
       percentile: Object.fromEntries(PERCENTILES.map((each) => [each.toFixed(6), each * 10])),
     },
   };
-  const idle = { ...lane, total_ios: 0, clat_ns: { min: 0, max: 0, mean: 0, N: 0 } };
+  const idle = { ...lane, total_ios: 0, lat_ns: { min: 0, max: 0, mean: 0, N: 0 } };
   const entry = {
     jobname: "job",
     error: 0,
@@ -293,8 +296,8 @@ test("a result is checked field by field", async () => {
   await wrong({ jobname: 5 }, "output", /jobname is not a text/);
   await wrong({ read: { ...lane, iops: null } }, "output", /read\.iops is not a number/);
   const percentile = { "50.000000": 1 };
-  const few = { ...lane, clat_ns: { ...lane.clat_ns, percentile } };
-  await wrong({ read: few }, "output", /clat_ns\.percentile has no "90\.000000"/);
+  const few = { ...lane, lat_ns: { ...lane.lat_ns, percentile } };
+  await wrong({ read: few }, "output", /lat_ns\.percentile has no "90\.000000"/);
   await refusal(() => parseResult('{"jobs": 5}'), "output", /has no "fio version"/);
 });
 

@@ -34,7 +34,14 @@ const POOL = {
   journal: { sizeBytes: 7, usedBytes: 8 },
   counters: { reads: 2 ** 52, ratio: 0.5 },
 };
-const SNAPSHOT = { volume: "db", name: "s", uuid: "u", sizeBytes: 4096, createdAt: "t" };
+const SNAPSHOT = {
+  volume: "db",
+  name: "s",
+  uuid: "u",
+  sizeBytes: 4096,
+  createdAt: "t",
+  volumeUuid: "v",
+};
 const CONNECTION = {
   volume: "db",
   hostNqn: "nqn",

@@ -21,7 +21,8 @@ function volume(name: string, at: number, parent = ""): VolumeInfo {
 }
 
 function snapshot(of: string, name: string, at: number): SnapshotInfo {
-  return { volume: of, name, uuid: name, sizeBytes: 4096, createdAt: time(at) };
+  const createdAt = time(at);
+  return { volume: of, volumeUuid: of, name, uuid: name, sizeBytes: 4096, createdAt };
 }
 
 const time = (second: number) => new Date(second * 1000).toISOString();

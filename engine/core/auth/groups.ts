@@ -40,7 +40,8 @@ export function startExchange(
     secret(peerValue) {
       // 0, 1 and p - 1 would make the secret known to everybody.
       const peer = toBigInt(peerValue);
-      if (peerValue.length !== prime.length || peer < 2n || peer > toBigInt(prime) - 2n) return null;
+      if (peerValue.length !== prime.length || peer < 2n || peer > toBigInt(prime) - 2n)
+        return null;
       return padded(dh.computeSecret(peerValue), prime.length);
     },
   };

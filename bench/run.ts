@@ -1,0 +1,57 @@
+// Runs suites one after another, each in a folder of its own that is gone afterwards, and puts
+// their results together. What is measured twice would disturb itself: one at a time.
+import { mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { describeMachine, loadNow } from "./machine.js";
+import { RESULTS_FORMAT, type Results, type RunOptions, type SuiteResult } from "./results.js";
+import { killServers } from "./subjects/server-process.js";
+import { missingPrograms, type Suite } from "./suite.js";
+
+export interface Reporter {
+  say(text: string): void;
+  status(text: string): void;
+}
+
+/** `folder` is made if there is none; only what the run itself makes in it is removed. */
+export async function runSuites(
+  suites: readonly Suite[],
+  options: RunOptions & { folder: string },
+  reporter: Reporter,
+): Promise<Results> {
+  const { folder, sizeBytes, seconds, rounds } = options;
+  const missing = missingPrograms(suites.flatMap((suite) => suite.needs));
+  if (missing.length > 0) throw new Error(`these programs are missing: ${missing.join(", ")}`);
+  mkdirSync(folder, { recursive: true });
+  const started = new Date();
+  const machine = describeMachine(folder);
+  const results: SuiteResult[] = [];
+  const own = new Set<string>();
+  const clean = (): void => {
+    killServers();
+    for (const path of own) rmSync(path, { recursive: true, force: true });
+  };
+  process.once("exit", clean);
+  try {
+    for (const suite of suites) {
+      const place = join(folder, `pando-bench-${suite.name}`);
+      rmSync(place, { recursive: true, force: true });
+      mkdirSync(place);
+      own.add(place);
+      reporter.say(`${suite.name}: ${suite.describe}`);
+      const context = { folder: place, sizeBytes, seconds, rounds, ...reporter };
+      results.push({ name: suite.name, ...(await suite.run(context)) });
+      rmSync(place, { recursive: true, force: true });
+    }
+  } finally {
+    process.removeListener("exit", clean);
+    clean();
+  }
+  return {
+    format: RESULTS_FORMAT,
+    startedAt: started.toISOString(),
+    seconds: Math.round((Date.now() - started.getTime()) / 1000),
+    machine: { ...machine, loadAfter: loadNow() },
+    options: { sizeBytes, seconds, rounds },
+    suites: results,
+  };
+}

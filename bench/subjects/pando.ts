@@ -1,0 +1,82 @@
+// Pando as a subject: a new pool, served by the real daemon in a process of its own, or open in
+// this process where the engine alone is measured.
+import { rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { makeLog } from "../../engine/base/log.js";
+import { createPool } from "../../engine/core/format.js";
+import { type OpenedPool, openRealPool } from "../../engine/open-pool.js";
+import { PandoClient } from "../../engine/serve/client.js";
+import { ServerProcess } from "./server-process.js";
+
+const INDEX_CACHE_BYTES = 64 * 1024 * 1024;
+const DAEMON = fileURLToPath(new URL("../../engine/cli/pandod.js", import.meta.url));
+
+/** `poolBytes`: of the data file; fully allocated unless sparse. */
+export interface PoolSize {
+  poolBytes: number;
+  sparse?: boolean;
+}
+
+/** In this process. */
+export async function openEngine(path: string, size: PoolSize): Promise<OpenedPool> {
+  await makePool(path, size);
+  const log = makeLog("warn");
+  return openRealPool({ path, metaPath: null, indexCacheBytes: INDEX_CACHE_BYTES, log });
+}
+
+export interface PandoServer {
+  client: PandoClient;
+  process: ServerProcess;
+  /** Of fio's nbd engine. */
+  uri(volume: string): string;
+  /** Ends the daemon in the ordinary way and starts it again; milliseconds until it serves. */
+  restart(): Promise<number>;
+  stop(): Promise<void>;
+}
+
+let servers = 0;
+
+/** A daemon on a new pool at `path`. */
+export async function servePando(path: string, size: PoolSize): Promise<PandoServer> {
+  await makePool(path, size);
+  servers += 1;
+  // Not below `path`: a socket's path is short.
+  const base = join(tmpdir(), `pando-bench-${process.pid}-${servers}`);
+  const control = `${base}.sock`;
+  const nbd = `${base}.nbd`;
+  const start = () =>
+    ServerProcess.start({
+      name: "pandod",
+      command: process.execPath,
+      args: [
+        ...[DAEMON, "--pool", path, "--socket", control, "--nbd-socket", nbd],
+        ...["--metrics", "none", "--target", "none", "--log-level", "warn"],
+      ],
+      sockets: [control, nbd],
+    });
+  const client = new PandoClient(control);
+  const server: PandoServer = {
+    client,
+    process: await start(),
+    uri: (volume) => `nbd+unix:///${volume}?socket=${nbd}`,
+    async restart() {
+      await server.process.stop();
+      const started = performance.now();
+      server.process = await start();
+      return performance.now() - started;
+    },
+    async stop() {
+      client.close();
+      await server.process.stop();
+      for (const socket of [control, nbd]) rmSync(socket, { force: true });
+    },
+  };
+  return server;
+}
+
+async function makePool(path: string, { poolBytes, sparse = false }: PoolSize): Promise<void> {
+  rmSync(path, { recursive: true, force: true });
+  await createPool(path, { sizeBytes: poolBytes, sparse });
+}

@@ -1,0 +1,119 @@
+// The loads of the suites, as one description for every generator, and what each of them gives.
+import { formatSize } from "../engine/base/size.js";
+import { LOAD_PATTERN, type LoadResult, native } from "../native/native.js";
+import {
+  type FileTarget,
+  type FioJob,
+  type FioJobResult,
+  type FioSample,
+  type NbdTarget,
+  runFio,
+} from "./fio-wrapper/index.js";
+
+export interface Workload {
+  pattern: "read" | "write" | "randread" | "randwrite";
+  blockBytes: number;
+  depth: number;
+}
+
+/** What one measurement gives; microseconds. */
+export interface Figures {
+  ops: number;
+  iops: number;
+  p50Us: number;
+  p99Us: number;
+  /** CPU time of the client and, in an engine inside this process, of the engine. */
+  cpuSeconds: number;
+}
+
+const NAMES = {
+  read: "sequential read",
+  write: "sequential write",
+  randread: "random read",
+  randwrite: "random write",
+} as const;
+
+export const FILL: Workload = { pattern: "write", blockBytes: 128 * 1024, depth: 8 };
+
+export function workloadName({ pattern, blockBytes, depth }: Workload): string {
+  return `${NAMES[pattern]} ${formatSize(blockBytes)}, depth ${depth}`;
+}
+
+/** An open volume of a pool in this process. */
+export interface EngineTarget {
+  /** The addon's handle. */
+  pool: number;
+  volume: number;
+}
+
+/** `durationMs` null: each byte once. */
+export async function runEngine(
+  target: EngineTarget,
+  workload: Workload,
+  limits: { regionBytes: number; durationMs: number | null; seed: number },
+): Promise<Figures> {
+  const before = process.cpuUsage();
+  const { regionBytes, durationMs, seed } = limits;
+  const result = await native.loadRun(target.pool, target.volume, {
+    pattern: LOAD_PATTERN[workload.pattern],
+    readPercent: 0,
+    blockBytes: workload.blockBytes,
+    depth: workload.depth,
+    regionBytes,
+    durationMs: durationMs ?? 0,
+    opCount: durationMs === null ? regionBytes / workload.blockBytes : 0,
+    flushEvery: 0,
+    seed,
+    verify: false,
+  });
+  const cpu = process.cpuUsage(before);
+  if (result.errors > 0) throw new Error(`${result.errors} requests to the engine failed`);
+  return engineFigures(result, (cpu.user + cpu.system) / 1e6);
+}
+
+function engineFigures(result: LoadResult, cpuSeconds: number): Figures {
+  const lane = result.reads.ops > 0 ? result.reads : result.writes;
+  const { p50Us, p99Us } = lane.latency;
+  return { ops: lane.ops, iops: result.iops, p50Us, p99Us, cpuSeconds };
+}
+
+export interface FioRun {
+  figures: Figures;
+  samples: FioSample[];
+}
+
+export async function runFioLoad(
+  target: FileTarget | NbdTarget,
+  workload: Workload,
+  limits: { sizeBytes: number; durationMs: number | null; seed: number; sampleEveryMs?: number },
+): Promise<FioRun> {
+  const { sizeBytes, durationMs, seed, sampleEveryMs } = limits;
+  const job: FioJob = {
+    name: "load",
+    target,
+    ...workload,
+    sizeBytes,
+    seed,
+    // A map of what has been written would cost the client time that the engine's does not have.
+    ...(workload.pattern.startsWith("rand") ? { repeatBlocks: true } : {}),
+    ...(durationMs === null ? { flushAtEnd: true } : { durationMs }),
+    ...(sampleEveryMs === undefined ? {} : { sampleEveryMs }),
+  };
+  const { jobs } = await runFio([job]);
+  const [result] = jobs;
+  if (result === undefined) throw new Error("fio gave no result");
+  return { figures: fioFigures(result), samples: result.samples };
+}
+
+function fioFigures(job: FioJobResult): Figures {
+  const lane = job.read.ios > 0 ? job.read : job.write;
+  const { percentilesUs } = lane.latency;
+  const cpuShare = (job.userCpuPercent + job.systemCpuPercent) / 100;
+  return {
+    ops: lane.ios,
+    iops: lane.iops,
+    p50Us: percentilesUs[50],
+    p99Us: percentilesUs[99],
+    cpuSeconds: (cpuShare * lane.runtimeMs) / 1000,
+  };
+}

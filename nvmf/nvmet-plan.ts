@@ -1,0 +1,284 @@
+// From what the kernel's target has to what it should have: a pure function that gives the steps,
+// in an order in which each is allowed at its time.
+//
+//   surplus:  unlink from ports -> disable and remove namespaces -> unlink hosts -> remove
+//   missing:  hosts -> subsystem -> allowed hosts -> namespace -> port -> link to the port, last:
+//             a host must never see a subsystem that is not finished
+//
+// A host that is taken off a list is still connected, and configfs cannot end one host's
+// connections. The subsystem leaves its port for a moment, which ends those of all; whoever is
+// still on the list comes back.
+import { PandoError } from "../engine/base/errors.js";
+import { parseVolumeNqn } from "../engine/base/nqn.js";
+import {
+  ANA_GROUP,
+  type DesiredState,
+  type DesiredVolume,
+  type ListenAddress,
+  MODEL_PREFIX,
+  NAMESPACE_ID,
+  type NamespaceState,
+  type NvmetState,
+  OWN_PORTS,
+  type PortState,
+  type SubsystemState,
+  serialOf,
+} from "./nvmet-state.js";
+
+/** Paths are relative to nvmet's folder in configfs. Each may be taken again. */
+export type Step =
+  | { verb: "mkdir" | "unlink"; path: string }
+  /** `shared`: somebody else may use it by now, and then it stays. */
+  | { verb: "rmdir"; path: string; shared: boolean }
+  | { verb: "write"; path: string; value: string }
+  | { verb: "link"; path: string; target: string };
+
+export function planNvmet(actual: NvmetState, desired: DesiredState): Step[] {
+  const { model, listen, volumes } = desired;
+  const wanted = new Set(volumes.map(({ nqn }) => nqn));
+  const steps: Step[] = [];
+  const kept = new Map<string, SubsystemState>();
+  for (const [nqn, subsystem] of actual.subsystems) {
+    if (parseVolumeNqn(nqn) === null) continue;
+    const own = subsystem.model === model;
+    if (wanted.has(nqn)) {
+      if (own) kept.set(nqn, subsystem);
+      else steps.push(...removeUnfinished(actual, nqn, subsystem));
+    } else if (own) {
+      steps.push(...removeSubsystem(actual, nqn, subsystem));
+    }
+  }
+  steps.push(...removeStalePorts(actual, desired));
+  if (volumes.length > 0) {
+    const port = choosePort(actual, listen);
+    for (const volume of volumes) {
+      const subsystem = kept.get(volume.nqn);
+      steps.push(...serveVolume(actual, { volume, subsystem, model }));
+    }
+    steps.push(...preparePort(actual.ports.get(port), port, listen));
+    for (const { nqn } of volumes) steps.push(...linkToPorts(actual, { nqn, port, steps, kept }));
+  }
+  return [...steps, ...removeUnusedHosts(actual, steps, desired)];
+}
+
+/** Of the right name, but its model was not written yet, and cannot be once a host has seen it. */
+function removeUnfinished(actual: NvmetState, nqn: string, subsystem: SubsystemState): Step[] {
+  if (subsystem.model.startsWith(MODEL_PREFIX)) {
+    throw new PandoError("EBUSY", `subsystem ${nqn} is another pool's: ${subsystem.model}`, {
+      field: "nvmet",
+      hint: "a copy of the pool is served by another daemon on this machine; stop one of them",
+    });
+  }
+  return removeSubsystem(actual, nqn, subsystem);
+}
+
+function removeSubsystem(actual: NvmetState, nqn: string, subsystem: SubsystemState): Step[] {
+  const path = subsystemPath(nqn);
+  const steps: Step[] = [];
+  for (const number of portsOf(actual, nqn)) {
+    steps.push({ verb: "unlink", path: onPort(number, nqn) });
+  }
+  for (const number of subsystem.namespaces.keys()) steps.push(...removeNamespace(nqn, number));
+  for (const host of subsystem.hosts) {
+    steps.push({ verb: "unlink", path: `${path}/allowed_hosts/${host}` });
+  }
+  return [...steps, { verb: "rmdir", path, shared: false }];
+}
+
+function removeNamespace(nqn: string, number: number): Step[] {
+  const path = namespacePath(nqn, number);
+  return [
+    { verb: "write", path: `${path}/enable`, value: "0" },
+    { verb: "rmdir", path, shared: false },
+  ];
+}
+
+/** Ports that we made, for another address or for volumes that are gone, or did not finish. */
+function removeStalePorts(actual: NvmetState, { model, listen, volumes }: DesiredState): Step[] {
+  const steps: Step[] = [];
+  for (const [number, port] of actual.ports) {
+    const needed = volumes.length > 0 && listensOn(port, listen);
+    const linked = [...port.subsystems];
+    const ours = linked.every((nqn) => actual.subsystems.get(nqn)?.model === model);
+    if (!isOwnPort(number) || needed || !ours) continue;
+    for (const nqn of linked) steps.push({ verb: "unlink", path: onPort(number, nqn) });
+    steps.push({ verb: "rmdir", path: `ports/${number}`, shared: true });
+  }
+  return steps;
+}
+
+/** The one that has the address, whoever made it: two cannot listen there. Else a free number. */
+function choosePort(actual: NvmetState, listen: ListenAddress): number {
+  for (const [number, port] of actual.ports) {
+    if (listensOn(port, listen)) return number;
+  }
+  for (let number: number = OWN_PORTS.first; number <= OWN_PORTS.last; number++) {
+    if (!actual.ports.has(number)) return number;
+  }
+  const { first, last } = OWN_PORTS;
+  throw new PandoError("EBUSY", `nvmet has every port from ${first} to ${last} already`, {
+    field: "nvmet",
+    hint: "remove those that nobody uses from /sys/kernel/config/nvmet/ports",
+  });
+}
+
+interface Serving {
+  volume: DesiredVolume;
+  /** As it is, if it may stay. */
+  subsystem: SubsystemState | undefined;
+  model: string;
+}
+
+function serveVolume(actual: NvmetState, { volume, subsystem, model }: Serving): Step[] {
+  const { nqn } = volume;
+  const path = subsystemPath(nqn);
+  const hosts = new Set(volume.allowedHosts);
+  const steps: Step[] = [];
+  for (const host of hosts) {
+    if (!actual.hosts.has(host)) steps.push({ verb: "mkdir", path: `hosts/${host}` });
+  }
+  if (subsystem === undefined) {
+    steps.push(
+      { verb: "mkdir", path },
+      { verb: "write", path: `${path}/attr_serial`, value: serialOf(volume.uuid) },
+      { verb: "write", path: `${path}/attr_model`, value: model },
+    );
+  }
+  const denied = [...(subsystem?.hosts ?? [])].filter((host) => !hosts.has(host));
+  if (denied.length > 0) {
+    for (const number of portsOf(actual, nqn)) {
+      steps.push({ verb: "unlink", path: onPort(number, nqn) });
+    }
+  }
+  if (subsystem?.allowAnyHost !== false) {
+    steps.push({ verb: "write", path: `${path}/attr_allow_any_host`, value: "0" });
+  }
+  for (const host of denied) {
+    steps.push({ verb: "unlink", path: `${path}/allowed_hosts/${host}` });
+  }
+  for (const host of hosts) {
+    if (subsystem?.hosts.has(host) === true) continue;
+    const target = `hosts/${host}`;
+    steps.push({ verb: "link", path: `${path}/allowed_hosts/${host}`, target });
+  }
+  for (const number of subsystem?.namespaces.keys() ?? []) {
+    if (number !== NAMESPACE_ID) steps.push(...removeNamespace(nqn, number));
+  }
+  return [...steps, ...serveNamespace(subsystem?.namespaces.get(NAMESPACE_ID), volume)];
+}
+
+interface Linking {
+  nqn: string;
+  port: number;
+  /** Those before. */
+  steps: readonly Step[];
+  kept: Map<string, SubsystemState>;
+}
+
+/** To its port, and to those of others on which it was. */
+function linkToPorts(actual: NvmetState, { nqn, port, steps, kept }: Linking): Step[] {
+  const before = kept.has(nqn) ? portsOf(actual, nqn) : [];
+  const left = new Set(steps.filter(({ verb }) => verb === "unlink").map(({ path }) => path));
+  const removed = new Set(steps.filter(({ verb }) => verb === "rmdir").map(({ path }) => path));
+  return [...new Set([...before, port])]
+    .filter((number) => !removed.has(`ports/${number}`))
+    .map((number) => ({ number, path: onPort(number, nqn) }))
+    .filter(({ number, path }) => !before.includes(number) || left.has(path))
+    .map(({ path }) => ({ verb: "link", path, target: subsystemPath(nqn) }));
+}
+
+function serveNamespace(actual: NamespaceState | undefined, volume: DesiredVolume): Step[] {
+  const path = namespacePath(volume.nqn, NAMESPACE_ID);
+  const steps: Step[] = [];
+  const same =
+    actual?.devicePath === volume.devicePath &&
+    actual.uuid === volume.uuid &&
+    actual.nguid === volume.uuid;
+  if (actual === undefined) steps.push({ verb: "mkdir", path });
+  // What names the device and the namespace is fixed while it is enabled.
+  if (actual?.enabled === true && !same) {
+    steps.push({ verb: "write", path: `${path}/enable`, value: "0" });
+  }
+  if (!same) {
+    steps.push(
+      { verb: "write", path: `${path}/device_path`, value: volume.devicePath },
+      { verb: "write", path: `${path}/device_uuid`, value: volume.uuid },
+      { verb: "write", path: `${path}/device_nguid`, value: volume.uuid },
+    );
+  }
+  if (actual?.anaGroup !== ANA_GROUP) {
+    steps.push({ verb: "write", path: `${path}/ana_grpid`, value: String(ANA_GROUP) });
+  }
+  if (actual?.enabled !== true || !same) {
+    steps.push({ verb: "write", path: `${path}/enable`, value: "1" });
+  }
+  return steps;
+}
+
+function preparePort(actual: PortState | undefined, number: number, to: ListenAddress): Step[] {
+  const path = `ports/${number}`;
+  const steps: Step[] = [];
+  if (actual === undefined) {
+    steps.push(
+      { verb: "mkdir", path },
+      { verb: "write", path: `${path}/addr_trtype`, value: "tcp" },
+      { verb: "write", path: `${path}/addr_adrfam`, value: familyOf(to.address) },
+      { verb: "write", path: `${path}/addr_traddr`, value: to.address },
+      { verb: "write", path: `${path}/addr_trsvcid`, value: String(to.port) },
+    );
+  }
+  // On a port of somebody else's its group is his too.
+  if (isOwnPort(number) && actual !== undefined && actual.anaState !== "optimized") {
+    const value = "optimized";
+    steps.push({ verb: "write", path: `${path}/ana_groups/${ANA_GROUP}/ana_state`, value });
+  }
+  return steps;
+}
+
+/** Hosts that these steps unlink, and that nobody needs any more. */
+function removeUnusedHosts(actual: NvmetState, steps: Step[], desired: DesiredState): Step[] {
+  const unlinked = new Set(
+    steps.flatMap(({ verb, path }) => {
+      const [, host] = path.split("/allowed_hosts/");
+      return verb === "unlink" && host !== undefined ? [host] : [];
+    }),
+  );
+  const gone = new Set(steps.filter(({ verb }) => verb === "unlink").map(({ path }) => path));
+  const needed = new Set(desired.volumes.flatMap(({ allowedHosts }) => allowedHosts));
+  for (const [nqn, { hosts }] of actual.subsystems) {
+    for (const host of hosts) {
+      if (!gone.has(`${subsystemPath(nqn)}/allowed_hosts/${host}`)) needed.add(host);
+    }
+  }
+  return [...unlinked]
+    .filter((host) => !needed.has(host))
+    .map((host) => ({ verb: "rmdir", path: `hosts/${host}`, shared: true }));
+}
+
+function portsOf(actual: NvmetState, nqn: string): number[] {
+  return [...actual.ports].flatMap(([number, port]) => (port.subsystems.has(nqn) ? [number] : []));
+}
+
+function isOwnPort(number: number): boolean {
+  return number >= OWN_PORTS.first && number <= OWN_PORTS.last;
+}
+
+function listensOn({ trtype, traddr, trsvcid }: PortState, to: ListenAddress): boolean {
+  return trtype === "tcp" && traddr === to.address && trsvcid === String(to.port);
+}
+
+function familyOf(address: string): string {
+  return address.includes(":") ? "ipv6" : "ipv4";
+}
+
+function subsystemPath(nqn: string): string {
+  return `subsystems/${nqn}`;
+}
+
+function namespacePath(nqn: string, number: number): string {
+  return `${subsystemPath(nqn)}/namespaces/${number}`;
+}
+
+function onPort(number: number, nqn: string): string {
+  return `ports/${number}/subsystems/${nqn}`;
+}

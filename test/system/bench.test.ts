@@ -1,0 +1,77 @@
+// Every suite of `npm run bench` from end to end, as its users run it: small, and for what it says,
+// not for its figures.
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { generatedText } from "../../bench/publish.js";
+import { readResults } from "../../bench/results.js";
+import { needsCommands, skip } from "../support/skip.js";
+
+const missing = needsCommands("fio", "qemu-storage-daemon", "qemu-img");
+if (missing !== null) skip(missing);
+
+const MAIN = fileURLToPath(new URL("../../bench/main.js", import.meta.url));
+const TIMEOUT_MS = 300_000;
+const folder = mkdtempSync(join(tmpdir(), "bench-system-test-"));
+test.after(() => rmSync(folder, { recursive: true }));
+
+function bench(...args: string[]): { status: number | null; stdout: string; stderr: string } {
+  return spawnSync(process.execPath, [MAIN, ...args], { encoding: "utf8", timeout: TIMEOUT_MS });
+}
+
+for (const { suite, columns } of [
+  { suite: "engine", columns: ["raw file", "engine"] },
+  { suite: "nbd", columns: ["qemu, raw", "qemu, qcow2", "pando"] },
+]) {
+  test(`the suite ${suite} measures all of its subjects and leaves nothing behind`, () => {
+    const out = join(folder, `${suite}.json`);
+    const dir = join(folder, "files");
+    const small = ["--size", "32MiB", "--seconds", "0.1", "--rounds", "1"];
+    const run = bench(suite, ...small, "--dir", dir, "--out", out);
+    assert.is(run.status, 0, run.stderr);
+    assert.equal(readdirSync(dir), []);
+    const results = readResults(out);
+    const table = results.suites[0]?.tables[0];
+    assert.equal([...new Set(table?.cells.map(({ column }) => column))], columns);
+    for (const { row, column, samples } of table?.cells ?? []) {
+      const [iops = [], p50 = [], p99 = [], cpu = []] = samples;
+      assert.ok(iops.length === 1 && iops.every((value) => value > 0), `${row}, ${column}: IOPS`);
+      assert.ok(
+        p50.every((us, round) => us > 0 && us <= (p99[round] ?? 0)),
+        `${row}: latency`,
+      );
+      assert.ok(
+        cpu.every((us) => us >= 0),
+        `${row}: CPU`,
+      );
+    }
+    for (const { lines, id } of results.suites.flatMap(({ plots }) => plots)) {
+      assert.ok(
+        lines.every(({ points }) => points.length > 0 && points.every(([, y]) => y > 0)),
+        id,
+      );
+    }
+    assert.ok(run.stdout.startsWith(generatedText(results).slice(0, 200)));
+    assert.is(bench("compare", out, out).status, 0);
+  });
+}
+
+test("what cannot be run is refused in one line", () => {
+  for (const [args, message] of [
+    [["no-such-suite"], /^error: .*no-such-suite/s],
+    [["engine", "--size", "1MiB"], /^error: --size 1 MiB: whole MiB, at least 32/],
+    [["engine", "--seconds", "0"], /^error: --seconds 0: 0\.1 to 3600\n$/],
+    [["engine", "--rounds", "1.5"], /^error: --rounds 1\.5: a whole number/],
+    [["compare", join(folder, "none.json"), "b"], /^error: .*none\.json cannot be read/],
+  ] as [string[], RegExp][]) {
+    const run = bench(...args);
+    assert.is(run.status, 1);
+    assert.match(run.stderr, message);
+  }
+});
+
+test.run();

@@ -1,0 +1,339 @@
+// The kernel's target from any state to the wanted one, by the rules of its configfs. Everything
+// here runs on a model of those rules; test/system has the real kernel.
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { volumeNqn } from "../../engine/base/nqn.js";
+import { configFs } from "../../nvmf/nvmet-configfs.js";
+import { NvmetReconciler } from "../../nvmf/nvmet-reconcile.js";
+import {
+  type DesiredState,
+  type DesiredVolume,
+  modelOf,
+  OWN_PORTS,
+} from "../../nvmf/nvmet-state.js";
+import { type Random, seeded } from "../prng.js";
+import { FakeNvmet } from "../support/fake-nvmet.js";
+import { rejects } from "../support/refuses.js";
+
+const POOL = "11111111-2222-4333-8444-555555555555";
+const OTHER_POOL = "99999999-2222-4333-8444-555555555555";
+const HOSTS = ["nqn.2014-08.org.a:1", "nqn.2014-08.org.a:2", "nqn.2014-08.org.a:3"];
+const PORT = OWN_PORTS.first;
+
+function uuid(index: number): string {
+  return `00000000-0000-4000-8000-${String(index).padStart(12, "0")}`;
+}
+
+function volume(index: number, allowedHosts: string[] = []): DesiredVolume {
+  const devicePath = `/dev/ublkb${index}`;
+  return { nqn: volumeNqn(uuid(index)), uuid: uuid(index), devicePath, allowedHosts };
+}
+
+function desired(...volumes: DesiredVolume[]): DesiredState {
+  return { model: modelOf(POOL), listen: { address: "10.0.0.5", port: 4420 }, volumes };
+}
+
+function kernel(): { fake: FakeNvmet; reconciler: NvmetReconciler } {
+  const fake = new FakeNvmet();
+  for (let index = 0; index < 10; index++) fake.devices.add(`/dev/ublkb${index}`);
+  return { fake, reconciler: new NvmetReconciler(configFs(fake.root, fake)) };
+}
+
+test("a volume is served whole, and a second look finds nothing to do", async () => {
+  const { fake, reconciler } = kernel();
+  const wanted = desired(volume(1, [HOSTS[0] as string]));
+  assert.ok((await reconciler.reconcile(wanted)) > 0);
+  const state = await reconciler.read();
+  const subsystem = state.subsystems.get(volumeNqn(uuid(1)));
+  assert.is(subsystem?.model, "Pando 11111111222243338444555555555555");
+  assert.is(subsystem?.serial, "00000000000040008000");
+  assert.is(subsystem?.allowAnyHost, false);
+  assert.equal([...(subsystem?.hosts ?? [])], [HOSTS[0]]);
+  assert.equal(subsystem?.namespaces.get(1), {
+    devicePath: "/dev/ublkb1",
+    uuid: uuid(1),
+    nguid: uuid(1),
+    anaGroup: 1,
+    enabled: true,
+  });
+  assert.equal(state.ports.get(PORT), {
+    trtype: "tcp",
+    adrfam: "ipv4",
+    traddr: "10.0.0.5",
+    trsvcid: "4420",
+    anaState: "optimized",
+    subsystems: new Set([volumeNqn(uuid(1))]),
+  });
+  const before = fake.snapshot();
+  assert.is(await reconciler.reconcile(wanted), 0);
+  assert.equal(fake.snapshot(), before);
+});
+
+test("what is not wanted any more leaves nothing behind", async () => {
+  const { fake, reconciler } = kernel();
+  const empty = fake.snapshot();
+  await reconciler.reconcile(desired(volume(1, HOSTS), volume(2, [HOSTS[0] as string])));
+  await reconciler.reconcile(desired());
+  assert.equal(fake.snapshot(), empty);
+});
+
+test("a host off the list is disconnected; those of other volumes are not", async () => {
+  const { fake, reconciler } = kernel();
+  const [first = "", second = ""] = HOSTS;
+  await reconciler.reconcile(desired(volume(1, [first, second]), volume(2, [first])));
+  await reconciler.reconcile(desired(volume(1, [second]), volume(2, [first])));
+  assert.equal(fake.disconnected, [volumeNqn(uuid(1))]);
+  const state = await reconciler.read();
+  assert.ok(state.ports.get(PORT)?.subsystems.has(volumeNqn(uuid(1))), "it is back on its port");
+  assert.ok(state.hosts.has(first), "a host that another volume has stays");
+});
+
+test("a device of another number is a namespace that goes and comes", async () => {
+  const { reconciler } = kernel();
+  await reconciler.reconcile(desired(volume(1)));
+  await reconciler.reconcile(desired({ ...volume(1), devicePath: "/dev/ublkb7" }));
+  const state = await reconciler.read();
+  const namespace = state.subsystems.get(volumeNqn(uuid(1)))?.namespaces.get(1);
+  assert.equal([namespace?.devicePath, namespace?.enabled], ["/dev/ublkb7", true]);
+});
+
+test("a namespace that somebody disabled, and a host that he let in, are put right", async () => {
+  const { fake, reconciler } = kernel();
+  const wanted = desired(volume(1, [HOSTS[0] as string]));
+  await reconciler.reconcile(wanted);
+  const before = fake.snapshot();
+  const path = `${fake.root}/subsystems/${volumeNqn(uuid(1))}`;
+  await fake.write(`${path}/namespaces/1/enable`, "0");
+  await fake.mkdir(`${fake.root}/hosts/${HOSTS[1]}`);
+  await fake.symlink(`${fake.root}/hosts/${HOSTS[1]}`, `${path}/allowed_hosts/${HOSTS[1]}`);
+  await fake.mkdir(`${path}/namespaces/2`);
+  await reconciler.reconcile(wanted);
+  assert.equal(fake.snapshot(), before);
+});
+
+test("another address: the old port goes, the volumes listen on the new one", async () => {
+  const { reconciler } = kernel();
+  await reconciler.reconcile(desired(volume(1), volume(2)));
+  const moved = { ...desired(volume(1), volume(2)), listen: { address: "::1", port: 4421 } };
+  await reconciler.reconcile(moved);
+  const { ports } = await reconciler.read();
+  assert.is(ports.size, 1);
+  const [port] = ports.values();
+  assert.equal([port?.adrfam, port?.traddr, port?.trsvcid], ["ipv6", "::1", "4421"]);
+  assert.is(port?.subsystems.size, 2);
+});
+
+test("what others configured is left as it is", async () => {
+  const { fake, reconciler } = kernel();
+  await makeForeign(fake);
+  const before = fake.snapshot();
+  await reconciler.reconcile(desired(volume(1, HOSTS), volume(2)));
+  await reconciler.reconcile(desired());
+  assert.equal(fake.snapshot(), before);
+});
+
+test("a port of somebody else's that has the address is used, and stays his", async () => {
+  const { fake, reconciler } = kernel();
+  await makePort(fake, 1, { traddr: "10.0.0.5", trsvcid: "4420" });
+  await reconciler.reconcile(desired(volume(1)));
+  const { ports } = await reconciler.read();
+  assert.equal([...ports.keys()], [1]);
+  assert.ok(ports.get(1)?.subsystems.has(volumeNqn(uuid(1))));
+  await reconciler.reconcile(desired());
+  assert.ok((await reconciler.read()).ports.has(1));
+});
+
+test("two pools on one machine do not take each other's volumes", async () => {
+  const { fake, reconciler } = kernel();
+  const other = new NvmetReconciler(configFs(fake.root, fake));
+  const otherWants = {
+    model: modelOf(OTHER_POOL),
+    listen: { address: "10.0.0.5", port: 4444 },
+    volumes: [volume(5)],
+  };
+  await reconciler.reconcile(desired(volume(1)));
+  await other.reconcile(otherWants);
+  assert.is(await reconciler.reconcile(desired(volume(1))), 0);
+  await reconciler.reconcile(desired());
+  assert.is(await other.reconcile(otherWants), 0);
+  const copied = reconciler.reconcile(desired(volume(5)));
+  await rejects(copied, "EBUSY", /another pool's/);
+});
+
+test("a crash at every call leaves what the next start mends", async () => {
+  const from = desired(volume(1, [HOSTS[0] as string]), volume(2, HOSTS));
+  const to = desired(volume(2, [HOSTS[2] as string]), volume(3, [HOSTS[0] as string]));
+  for (let failAt = 1; ; failAt++) {
+    const { fake, reconciler } = kernel();
+    await reconciler.reconcile(from);
+    fake.calls = 0;
+    fake.failAt = failAt;
+    const crashed = await reconciler.reconcile(to).then(
+      () => false,
+      () => true,
+    );
+    fake.failAt = 0;
+    await reconciler.reconcile(to);
+    assert.is(await reconciler.reconcile(to), 0);
+    await expectServed(reconciler, to);
+    if (!crashed) break;
+    assert.ok(failAt < 1_000, "it ends");
+  }
+});
+
+for (let seed = 1; seed <= 24; seed++) {
+  test(`any order of events ends in what is wanted, seed ${seed}`, () => randomEvents(seed));
+}
+
+test("a device that is not there is named", async () => {
+  const { fake, reconciler } = kernel();
+  fake.devices.clear();
+  await rejects(reconciler.reconcile(desired(volume(1))), "EIO", /does not find the device/);
+});
+
+test("somebody who changes it back all the time is not fought for ever", async () => {
+  const { fake } = kernel();
+  const files = configFs(fake.root, fake);
+  const stubborn = new NvmetReconciler({ ...files, take: async () => undefined });
+  await rejects(stubborn.reconcile(desired(volume(1))), "EBUSY", /does not stay/);
+});
+
+test("steps on a real file system", async () => {
+  const root = mkdtempSync(join(tmpdir(), "pando-nvmet-"));
+  try {
+    const files = configFs(root);
+    assert.equal(await files.list("hosts"), []);
+    assert.is(await files.read("attr"), null);
+    mkdirSync(join(root, "hosts"));
+    writeFileSync(join(root, "attr"), "old\n");
+    await files.take({ verb: "mkdir", path: "hosts/a" });
+    await files.take({ verb: "mkdir", path: "hosts/a" });
+    await files.take({ verb: "link", path: "link", target: "hosts/a" });
+    await files.take({ verb: "link", path: "link", target: "hosts/a" });
+    assert.is(readlinkSync(join(root, "link")), join(root, "hosts/a"));
+    assert.is(await files.read("attr"), "old");
+    await files.take({ verb: "write", path: "attr", value: "new" });
+    assert.is(readFileSync(join(root, "attr"), "utf8").slice(0, 3), "new");
+    const absent = files.take({ verb: "write", path: "none", value: "1" });
+    await rejects(absent, "EIO", /writing 1 to none: ENOENT/);
+    await files.take({ verb: "unlink", path: "link" });
+    await files.take({ verb: "unlink", path: "link" });
+    await files.take({ verb: "rmdir", path: "hosts/a", shared: false });
+    await files.take({ verb: "rmdir", path: "hosts/a", shared: false });
+    assert.equal(readdirSync(root).sort(), ["attr", "hosts"]);
+  } finally {
+    rmSync(root, { recursive: true });
+  }
+});
+
+test.run();
+
+/** Volumes, hosts and addresses come and go, the caller crashes, others meddle with ours. */
+async function randomEvents(seed: number): Promise<void> {
+  const random = seeded(seed);
+  const { fake, reconciler } = kernel();
+  await makeForeign(fake);
+  const foreign = fake.snapshot();
+  for (let round = 0; round < 12; round++) {
+    const wanted = randomDesired(random);
+    if (random.oneIn(3)) await meddle(fake, random);
+    fake.calls = 0;
+    fake.failAt = random.oneIn(2) ? 1 + random.below(150) : 0;
+    await reconciler.reconcile(wanted).catch((error: Error) => {
+      assert.is(error.message.includes("crash"), true, `seed ${seed}: ${error.stack}`);
+    });
+    fake.failAt = 0;
+    await reconciler.reconcile(wanted);
+    assert.is(await reconciler.reconcile(wanted), 0, `seed ${seed}, round ${round}`);
+    await expectServed(reconciler, wanted);
+  }
+  // What somebody began under a volume's name is ours once the volume is wanted.
+  await reconciler.reconcile(desired(...[1, 2, 3, 4].map((index) => volume(index))));
+  await reconciler.reconcile(desired());
+  // A host's folder has no sign of who made it: one that lost its last link in a crash stays.
+  const left = fake.snapshot(/^hosts\/nqn\.2014-08\.org\.a:/);
+  const before = foreign.filter((line) => !line.startsWith("hosts/nqn.2014-08.org.a:"));
+  assert.equal(left, before, `seed ${seed}`);
+}
+
+function randomDesired(random: Random): DesiredState {
+  const indexes = [1, 2, 3, 4].filter(() => random.below(3) > 0);
+  const volumes = indexes.map((index) => {
+    const hosts = HOSTS.filter(() => random.oneIn(2));
+    const devicePath = `/dev/ublkb${random.oneIn(4) ? 9 - index : index}`;
+    return { ...volume(index, hosts), devicePath };
+  });
+  const port = random.oneIn(4) ? 4421 : 4420;
+  return { ...desired(...volumes), listen: { address: "10.0.0.5", port } };
+}
+
+async function meddle(fake: FakeNvmet, random: Random): Promise<void> {
+  const path = `${fake.root}/subsystems/${volumeNqn(uuid(1 + random.below(4)))}`;
+  const tries: (() => Promise<void>)[] = [
+    () => fake.write(`${path}/namespaces/1/enable`, "0"),
+    () => fake.unlink(`${path}/allowed_hosts/${random.pick(HOSTS)}`),
+    () => fake.mkdir(`${path}/namespaces/3`),
+    () => fake.unlink(`${fake.root}/ports/${PORT}/subsystems/${path.split("/").at(-1)}`),
+    () => fake.mkdir(path),
+    () => fake.mkdir(`${fake.root}/ports/${PORT + 1}`),
+    () => fake.write(`${path}/attr_allow_any_host`, "1"),
+  ];
+  await random
+    .pick(tries)()
+    .catch(() => undefined);
+}
+
+async function expectServed(reconciler: NvmetReconciler, wanted: DesiredState): Promise<void> {
+  const { subsystems, ports } = await reconciler.read();
+  const ours = [...subsystems].filter(([, { model }]) => model === wanted.model);
+  assert.equal(ours.map(([nqn]) => nqn).sort(), wanted.volumes.map(({ nqn }) => nqn).sort());
+  for (const { nqn, allowedHosts, devicePath } of wanted.volumes) {
+    const subsystem = subsystems.get(nqn);
+    const namespace = subsystem?.namespaces.get(1);
+    assert.equal([...(subsystem?.hosts ?? [])].sort(), [...allowedHosts].sort());
+    assert.equal([namespace?.devicePath, namespace?.enabled], [devicePath, true]);
+    const on = [...ports.values()].filter((port) => port.subsystems.has(nqn));
+    assert.equal(
+      on.map(({ trsvcid }) => trsvcid),
+      [String(wanted.listen.port)],
+    );
+  }
+}
+
+async function makeForeign(fake: FakeNvmet): Promise<void> {
+  const { root } = fake;
+  fake.devices.add("/dev/sda");
+  const subsystem = `${root}/subsystems/nqn.2020-01.com.example:disk`;
+  await fake.mkdir(subsystem);
+  await fake.mkdir(`${subsystem}/namespaces/1`);
+  await fake.write(`${subsystem}/namespaces/1/device_path`, "/dev/sda");
+  await fake.write(`${subsystem}/namespaces/1/enable`, "1");
+  await fake.mkdir(`${root}/hosts/${HOSTS[0]}`);
+  await fake.symlink(`${root}/hosts/${HOSTS[0]}`, `${subsystem}/allowed_hosts/${HOSTS[0]}`);
+  await makePort(fake, 1, { traddr: "10.0.0.5", trsvcid: "5000" });
+  await fake.symlink(subsystem, `${root}/ports/1/subsystems/nqn.2020-01.com.example:disk`);
+}
+
+async function makePort(
+  fake: FakeNvmet,
+  number: number,
+  address: { traddr: string; trsvcid: string; trtype?: string },
+): Promise<void> {
+  const path = `${fake.root}/ports/${number}`;
+  await fake.mkdir(path);
+  await fake.write(`${path}/addr_trtype`, address.trtype ?? "tcp");
+  await fake.write(`${path}/addr_adrfam`, "ipv4");
+  await fake.write(`${path}/addr_traddr`, address.traddr);
+  await fake.write(`${path}/addr_trsvcid`, address.trsvcid);
+}
