@@ -311,12 +311,7 @@ export interface Addon {
    * Answers an "auth" event: one of AUTH_VERDICT, and our message if the host wants one. After a
    * failure the queue ends.
    */
-  exportsAnswerAuth(
-    pool: number,
-    token: number,
-    verdict: number,
-    message: Uint8Array | null,
-  ): void;
+  exportsAnswerAuth(pool: number, token: number, verdict: number, message: Uint8Array | null): void;
   /** Answers a "list" event: NQNs for nvme-tcp, volume names for nbd. */
   exportsAnswerList(pool: number, token: number, names: string[]): void;
 

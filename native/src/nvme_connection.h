@@ -4,9 +4,11 @@
 //            ICReq             Connect                 fault
 //   kFresh ────────► kNegotiated ────────► kLive        any ────────► kTerminating ─► kClosed
 //
-// Memory is bounded: as many commands as the queue has entries, their data within a budget, and one
-// receive buffer. Past that it stops reading, and the peer waits. A connection outlives its socket
-// until the volume has finished with its last buffer.
+// Memory is bounded: as many commands as the queue has entries, their data within what a
+// connection, a host and all of them may hold (nvme_budget.h), and one receive buffer. Past that it
+// stops reading, and the peer waits; but not while data that was asked for is still to come, which
+// may be behind what cannot be taken. A peer that owes data and sends nothing is put out. A
+// connection outlives its socket until the volume has finished with its last buffer.
 #pragma once
 
 #include <array>
@@ -53,6 +55,9 @@ class Connection final : private SendQueue::Listener {
   void drain_alone();
   /// Abort (Base 5.1): true if the command with this id had not begun, and is answered now.
   bool abort(uint16_t cid);
+
+  /// Something of the memory that all share has been given back.
+  void memory_available();
 
   /// Answers `command`, which is executing or held.
   void reply(Command& command, const Reply& reply);
@@ -107,12 +112,17 @@ class Connection final : private SendQueue::Listener {
   bool terminate(const PduFault& fault);
   void resume();
   void grow_receive_buffer();
+  bool awaits_data() const;
+  void watch_receiving();
 
   // Commands (nvme_connection.cc)
   Status plan_transfer(Command& command, uint32_t capsule_bytes) const;
   Status admit(const Command& command) const;
   Command* take_command();
   void release(Command& command);
+  uint32_t bytes_of(const Command& command) const;
+  bool reserve(Command& command);
+  void force_reserve(Command& command);
   void reserve_and_start(Command& command);
   void start_waiting();
   void start(Command& command);
@@ -181,6 +191,9 @@ class Connection final : private SendQueue::Listener {
   alignas(8) std::array<std::byte, kMaxTermReqBytes> term_request_;
   TimerId connect_timer_ = 0;
   TimerId stall_timer_ = 0;
+  TimerId data_timer_ = 0;
+  uint64_t received_bytes_ = 0;
+  uint64_t data_mark_ = 0;
   uint64_t stall_mark_ = 0;
 };
 

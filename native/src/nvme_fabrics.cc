@@ -59,11 +59,10 @@ void make_controller(Command& command, const ConnectRequest& request, const Open
   Connection& connection = *command.connection;
   Target& target = connection.target();
   Controller* controller =
-      connection.closed()
-          ? nullptr
-          : target.make_controller({request.subsystem_nqn, request.host_nqn, request.host_id,
-                                    connection.peer(), open.volume, request.keep_alive_ms,
-                                    open.authenticate});
+      connection.closed() ? nullptr
+                          : target.make_controller({request.subsystem_nqn, request.host_nqn,
+                                                    request.host_id, connection.peer(), open.volume,
+                                                    request.keep_alive_ms, open.authenticate});
   if (controller == nullptr) {
     if (open.volume != nullptr) {
       target.exports().close(FrontEnd::kNvmeTcp, open.volume, request.host_nqn);
@@ -91,6 +90,9 @@ void finish_open(Command& command, const ConnectRequest& request, const OpenResu
 
 void connect_admin(Command& command, ConnectRequest request) {
   Connection& connection = *command.connection;
+  if (!connection.target().has_room_for(request.host_nqn)) {
+    return refuse(command, Status::kConnectControllerBusy);
+  }
   if (request.controller_id != kDynamicController) {
     return refuse_parameter(command, kWrongControllerId);
   }
@@ -119,6 +121,9 @@ void connect_io(Command& command, const ConnectRequest& request) {
   }
   if (request.queue.queue_id > target.options().max_io_queues) {
     return refuse_parameter(command, kWrongQueueId);
+  }
+  if (!target.has_room_for(request.host_nqn)) {
+    return refuse(command, Status::kConnectControllerBusy);
   }
   if (!controller->ready() || controller->has_queue(request.queue.queue_id)) {
     return refuse(command, Status::kCommandSequenceError);

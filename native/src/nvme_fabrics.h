@@ -5,7 +5,8 @@
 
 namespace pando::nvme {
 
-/// Connect on a connection without a controller; properties on an admin queue; authentication on any.
+/// Connect on a connection without a controller; properties on an admin queue; authentication on
+/// any.
 void execute_fabrics(Command& command);
 
 }  // namespace pando::nvme

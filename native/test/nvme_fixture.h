@@ -129,7 +129,8 @@ class FakeExports final : public Exports {
     } else if (busy) {
       result.status = OpenStatus::kBusy;
     } else {
-      result = {OpenStatus::kOk, found->second.get(), authenticate_hosts};
+      result = {OpenStatus::kOk, found->second.get(),
+                authenticate_hosts || guarded_hosts.contains(request.host_nqn)};
       ++open_count;
     }
     if (open_delay_ms == 0) return done(result);
@@ -165,6 +166,7 @@ class FakeExports final : public Exports {
 
   std::map<std::string, std::unique_ptr<RamVolume>> volumes;
   bool authenticate_hosts = false;
+  std::set<std::string> guarded_hosts;
   uint64_t auth_delay_ms = 0;
   std::map<uint64_t, std::string> authentications;  // what each connection said last
   std::set<std::string> denied_hosts;
