@@ -4,6 +4,7 @@ import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { describeMachine, loadNow } from "./machine.js";
 import { RESULTS_FORMAT, type Results, type RunOptions, type SuiteResult } from "./results.js";
+import { unmountAll } from "./subjects/reflink-branches.js";
 import { killServers } from "./subjects/server-process.js";
 import { missingPrograms, type Suite } from "./suite.js";
 
@@ -28,6 +29,7 @@ export async function runSuites(
   const own = new Set<string>();
   const clean = (): void => {
     killServers();
+    unmountAll();
     for (const path of own) rmSync(path, { recursive: true, force: true });
   };
   process.once("exit", clean);

@@ -3,6 +3,7 @@
 //
 // Order at start: pool (its lock keeps a second daemon out before anything is touched), control
 // socket, HTTP, systemd. A failure half-way undoes what was done.
+import { native } from "../native/native.js";
 import { formatAddress } from "./base/address.js";
 import type { Config, Environment } from "./base/config.js";
 import { PandoError } from "./base/errors.js";
@@ -30,6 +31,8 @@ export interface CreatedPool {
  */
 export interface Engine {
   openPool: OpenPool;
+  /** The checksum of everything that is written here. */
+  crc32c(data: Uint8Array, seed?: number): number;
   createPool(path: string, options: CreatePoolOptions): Promise<CreatedPool>;
   /** A pool that no daemon serves, as it would be after recovery. Nothing is written. */
   checkPool(options: { path: string; metaPath: string | null }): Promise<CheckReport>;
@@ -60,6 +63,7 @@ export const engine: Engine = {
       throw error;
     }
   },
+  crc32c: (data, seed) => native.crc32c(data, seed),
   async createPool(path, options) {
     const { uuid, blockSizeBytes, dataBlocks } = await createPool(path, options);
     return { path, uuid, sizeBytes: dataBlocks * blockSizeBytes, blockSizeBytes };

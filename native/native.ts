@@ -39,8 +39,10 @@ export interface PendingDiskOp {
   length: number;
 }
 
-/** Which unflushed atomic units a simulated power cut keeps. */
-export const SURVIVORS = { none: 0, all: 1, completed: 2, random: 3 } as const;
+/**
+ * Which unflushed atomic units a simulated power cut keeps; "chosen": the set of this number.
+ */
+export const SURVIVORS = { none: 0, all: 1, completed: 2, random: 3, chosen: 4 } as const;
 
 export interface PoolOpenOptions {
   blockSizeBytes: number;
@@ -110,6 +112,10 @@ export interface VolumeOpenOptions {
    * of it.
    */
   bornHere: boolean;
+  /** 0: no limit. */
+  requestsPerSecond: number;
+  /** 0: no limit. */
+  bytesPerSecond: number;
 }
 
 export interface LayerDelta {
@@ -250,7 +256,13 @@ export interface Addon {
   simDiskPending(device: number): PendingDiskOp[];
   simDiskPendingCount(device: number): number;
   simDiskComplete(device: number, index: number, errno: number, seed: number): void;
+  /** A short transfer: so much of a pending operation; the rest of it stays pending. */
+  simDiskTransfer(device: number, index: number, lengthBytes: number): void;
+  /** Everything that was done to it so far, in its order, as one number. */
+  simDiskDigest(device: number): number;
   simDiskCutPower(device: number, survivors: number, seed: number): void;
+  /** How many different contents a power cut could leave now; `limit` if there are more. */
+  simDiskSurvivorSets(device: number, limit: number): number;
   simDiskKill(device: number, seed: number): void;
   /** The memory that outlives the process; empty after a power cut. */
   simSharedRead(device: number): Uint8Array;
@@ -280,6 +292,13 @@ export interface Addon {
   /** A `newLayer` other than 0 becomes the live layer, a child of the one before. */
   volumeThaw(pool: number, volume: number, newLayer: number): Promise<void>;
   volumeResize(pool: number, volume: number, sizeBytes: number): Promise<void>;
+  /** 0: no limit. From now on, for what waits too. */
+  volumeLimit(
+    pool: number,
+    volume: number,
+    requestsPerSecond: number,
+    bytesPerSecond: number,
+  ): Promise<void>;
   /** For tests and tools; front ends never come this way. */
   volumeIo(
     pool: number,

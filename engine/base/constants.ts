@@ -26,6 +26,9 @@ export const FORMAT_VERSION = 1;
 /** Largest volume: its spans must fit a u32 with room to spare. */
 export const MAX_VOLUME_BYTES = 2 ** 50;
 export const MAX_NAME_LENGTH = 128;
+/** A volume's limits; slower than the least, a single request would outlast a host's patience. */
+export const MAX_LIMIT_IOPS = 100_000_000;
+export const MIN_LIMIT_BYTES_PER_SECOND = 64 * 1024;
 /** Volumes that stand still together for one instant: a database's data, log and tablespaces. */
 export const MAX_GROUP_SNAPSHOTS = 64;
 

@@ -39,6 +39,22 @@ export function parseSnapshotRef(text: string): SnapshotRef {
   return { volume, snapshot };
 }
 
+/** The catalogue's name of what is received into a volume: no user can give it. */
+export function partialName(volume: string): string {
+  return `${volume}%`;
+}
+
+export function isPartialName(name: string): boolean {
+  return name.endsWith("%");
+}
+
+/** As parseSourceRef, for names that are in the catalogue. */
+export function splitName(name: string): { volume: string; snapshot: string | null } {
+  const at = name.indexOf("@");
+  if (at < 0) return { volume: name, snapshot: null };
+  return { volume: name.slice(0, at), snapshot: name.slice(at + 1) };
+}
+
 /** VOLUME or VOLUME@SNAPSHOT. */
 export function parseSourceRef(text: string): { volume: string; snapshot: string | null } {
   const at = text.indexOf("@");

@@ -32,6 +32,16 @@ export function parseSize(text: string, field = "size"): number {
   return bytes;
 }
 
+/** A whole number above 0. `field` names what it counts in the error. */
+export function parseCount(text: string, field: string): number {
+  const value = /^[0-9]+$/.test(text) ? Number(text) : Number.NaN;
+  if (Number.isSafeInteger(value) && value > 0) return value;
+  throw new PandoError("EINVAL", `${quote(text)} is not a valid ${field}`, {
+    field,
+    hint: "a whole number above 0",
+  });
+}
+
 /**
  * At most one decimal, rounded down so that nothing is shown as more than it is: "1.5 GiB", "512
  * B", "0".

@@ -59,7 +59,7 @@ function parser(argv: string[], loadEngine: LoadEngine): Argv<GlobalOptions> {
     });
   let commands: Argv<GlobalOptions> = base;
   commands = addPool(commands, loadEngine);
-  commands = addVolume(commands);
+  commands = addVolume(commands, loadEngine);
   commands = addSnapshot(commands);
   commands = addHost(commands);
   commands = addConnect(commands);

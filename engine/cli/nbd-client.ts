@@ -1,6 +1,8 @@
-// A minimal NBD client on a Unix socket: one export, one request at a time. For the tour of
-// `npm start`, which writes to a volume the way any client would; not for anything that is in a
-// hurry.
+// A small NBD client on a Unix socket: one export, any number of requests under way. For what moves
+// the contents of volumes from here (send, receive, import, export), and for the tour of `npm
+// start`, which writes to a volume the way any client would.
+//
+// A request ends with its reply; when the connection breaks, each that is under way fails.
 //
 // The protocol: https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md, "fixed newstyle
 // negotiation" with NBD_OPT_GO, and simple replies. All integers are big-endian.
@@ -28,6 +30,20 @@ const CMD_READ = 0;
 const CMD_WRITE = 1;
 const CMD_DISC = 2;
 const CMD_FLUSH = 3;
+const CMD_WRITE_ZEROES = 6;
+
+const NBD_EINVAL = 22;
+const NBD_ENOSPC = 28;
+const NBD_EPERM = 1;
+/** Zeroes have no data to carry, but their length is a u32. */
+const MAX_ZERO_BYTES = 2 ** 30;
+
+interface Waiting {
+  /** Bytes that follow a reply without an error. */
+  readBytes: number;
+  resolve(data: Buffer): void;
+  reject(error: Error): void;
+}
 
 export class NbdClient {
   readonly #socket: Socket;
@@ -35,6 +51,7 @@ export class NbdClient {
   #error: Error | null = null;
   #wake: () => void = () => {};
   #cookie = 0n;
+  readonly #waiting = new Map<bigint, Waiting>();
   sizeBytes = 0;
 
   private constructor(socket: Socket) {
@@ -51,6 +68,7 @@ export class NbdClient {
     const client = new NbdClient(connect(options.socket));
     try {
       await client.#negotiate(options.name);
+      void client.#replies();
     } catch (error) {
       client.#socket.destroy();
       throw error;
@@ -58,13 +76,30 @@ export class NbdClient {
     return client;
   }
 
-  async read(offsetBytes: number, lengthBytes: number): Promise<Buffer> {
-    await this.#request(CMD_READ, { offsetBytes, lengthBytes });
-    return this.#take(lengthBytes);
+  /** As the daemon names an export. */
+  static openUri(uri: string): Promise<NbdClient> {
+    const { pathname, searchParams } = new URL(uri);
+    const name = decodeURIComponent(pathname.slice(1));
+    return NbdClient.open({ socket: searchParams.get("socket") ?? "", name });
+  }
+
+  read(offsetBytes: number, lengthBytes: number): Promise<Buffer> {
+    return this.#request(CMD_READ, { offsetBytes, lengthBytes }, lengthBytes);
   }
 
   async write(offsetBytes: number, data: Uint8Array): Promise<void> {
     await this.#request(CMD_WRITE, { offsetBytes, lengthBytes: data.length, data });
+  }
+
+  /** The range becomes a hole. */
+  async zero(offsetBytes: number, lengthBytes: number): Promise<void> {
+    for (let at = 0; at < lengthBytes; at += MAX_ZERO_BYTES) {
+      const length = Math.min(MAX_ZERO_BYTES, lengthBytes - at);
+      await this.#request(CMD_WRITE_ZEROES, {
+        offsetBytes: offsetBytes + at,
+        lengthBytes: length,
+      });
+    }
   }
 
   async flush(): Promise<void> {
@@ -116,14 +151,33 @@ export class NbdClient {
     return { type: header.readUInt32BE(12), data: await this.#take(length) };
   }
 
-  async #request(type: number, request: Request): Promise<void> {
-    const cookie = this.#send(type, request);
-    const reply = await this.#take(16);
-    const valid =
-      reply.readUInt32BE(0) === SIMPLE_REPLY_MAGIC && reply.readBigUInt64BE(8) === cookie;
-    if (!valid) throw confused("its reply");
-    const error = reply.readUInt32BE(4);
-    if (error !== 0) throw new PandoError("EIO", `the server answers with NBD error ${error}`);
+  #request(type: number, request: Request, readBytes = 0): Promise<Buffer> {
+    if (this.#error !== null) return Promise.reject(this.#broken(this.#error));
+    return new Promise((resolve, reject) => {
+      const cookie = this.#send(type, request);
+      this.#waiting.set(cookie, { readBytes, resolve, reject });
+    });
+  }
+
+  /** Hands out replies, which come in any order, until the connection ends. */
+  async #replies(): Promise<void> {
+    try {
+      for (;;) {
+        const reply = await this.#take(16);
+        const waiting = this.#waiting.get(reply.readBigUInt64BE(8));
+        if (reply.readUInt32BE(0) !== SIMPLE_REPLY_MAGIC || waiting === undefined) {
+          throw confused("its reply");
+        }
+        this.#waiting.delete(reply.readBigUInt64BE(8));
+        const error = reply.readUInt32BE(4);
+        if (error !== 0) waiting.reject(refusal(error));
+        else waiting.resolve(await this.#take(waiting.readBytes));
+      }
+    } catch (error) {
+      this.#socket.destroy();
+      for (const { reject } of this.#waiting.values()) reject(error as Error);
+      this.#waiting.clear();
+    }
   }
 
   #send(type: number, request: Request): bigint {
@@ -145,10 +199,7 @@ export class NbdClient {
     for (let missing = length; missing > 0; ) {
       const chunk = this.#chunks.shift();
       if (chunk === undefined) {
-        if (this.#error !== null) {
-          const message = `the NBD connection broke: ${this.#error.message}`;
-          throw new PandoError("EIO", message, {}, { cause: this.#error });
-        }
+        if (this.#error !== null) throw this.#broken(this.#error);
         await new Promise<void>((resolve) => {
           this.#wake = resolve;
         });
@@ -162,6 +213,10 @@ export class NbdClient {
     return Buffer.concat(parts, length);
   }
 
+  #broken(cause: Error): PandoError {
+    return new PandoError("EIO", `the NBD connection broke: ${cause.message}`, {}, { cause });
+  }
+
   #end(error: Error): void {
     this.#error ??= error;
     this.#wake();
@@ -172,6 +227,13 @@ interface Request {
   offsetBytes: number;
   lengthBytes: number;
   data?: Uint8Array;
+}
+
+function refusal(error: number): PandoError {
+  if (error === NBD_ENOSPC) return new PandoError("ENOSPC", "the pool is full");
+  if (error === NBD_EPERM) return new PandoError("EPERM", "the export is read-only");
+  if (error === NBD_EINVAL) return new PandoError("EINVAL", "the request is not inside the export");
+  return new PandoError("EIO", `the server answers with NBD error ${error}`);
 }
 
 function confused(what: string): PandoError {

@@ -1,5 +1,6 @@
 // Everything that the CLI prints goes through here: results on stdout, as aligned text for people
 // or as JSON for programs; errors on stderr, one line and what to try.
+import { once } from "node:events";
 import Table from "cli-table3";
 import { isPandoError } from "../base/errors.js";
 
@@ -11,6 +12,27 @@ export interface PrintOptions {
 export function printResult(options: PrintOptions, value: unknown, text: () => string): void {
   const out = options.json ? JSON.stringify(value, null, 2) : text();
   if (out !== "") process.stdout.write(`${out}\n`);
+}
+
+/**
+ * As printResult, for what may be more than fits in memory: each batch is out before the next is
+ * asked for. As JSON it is one list.
+ */
+export async function printBatches<T>(
+  options: PrintOptions,
+  batches: AsyncIterable<T[]>,
+  text: (item: T) => string,
+): Promise<void> {
+  let separator = "[\n";
+  for await (const batch of batches) {
+    let out = "";
+    for (const item of batch) {
+      out += options.json ? `${separator}${JSON.stringify(item)}` : `${text(item)}\n`;
+      separator = ",\n";
+    }
+    if (!process.stdout.write(out)) await once(process.stdout, "drain");
+  }
+  if (options.json) process.stdout.write(separator === "[\n" ? "[]\n" : "\n]\n");
 }
 
 export function printError(error: unknown): void {

@@ -1,9 +1,11 @@
-// pando snapshot: make, list, delete.
+// pando snapshot: make, show, list, compare, delete.
 import type { Argv } from "yargs";
 import { parseSnapshotRef, requireName } from "../base/name.js";
 import { formatSize } from "../base/size.js";
+import type { SnapshotView } from "../serve/client.js";
 import { type GlobalOptions, withClient } from "./context.js";
-import { formatTable, printResult } from "./print.js";
+import { formatFields, formatTable, printBatches, printResult } from "./print.js";
+import { connectLines, describeSessions } from "./volume-text.js";
 
 const SNAPSHOT = {
   type: "string",
@@ -12,7 +14,7 @@ const SNAPSHOT = {
 } as const;
 
 export function addSnapshot(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
-  return yargs.command("snapshot", "Make, list or delete snapshots", (snapshot) =>
+  return yargs.command("snapshot", "Make, show, list, compare or delete snapshots", (snapshot) =>
     snapshot
       .command(
         "create <snapshots..>",
@@ -35,6 +37,22 @@ export function addSnapshot(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
           printResult(args, made.length === 1 ? only : made, () =>
             made.map(({ volume, name }) => `made ${volume}@${name}`).join("\n"),
           );
+        },
+      )
+      .command(
+        "show <snapshot>",
+        "Show a snapshot, and the command with which a host connects to read it",
+        (show) =>
+          show
+            .positional("snapshot", SNAPSHOT)
+            .example("$0 snapshot show db@monday", "")
+            .example("$0 snapshot show db@monday --json | jq -r .nbdUri", "For NBD clients"),
+        async (args) => {
+          const ref = parseSnapshotRef(args.snapshot);
+          const found = await withClient(args, (client) =>
+            client.getSnapshot(ref.volume, ref.snapshot),
+          );
+          printResult(args, found, () => describeSnapshot(found));
         },
       )
       .command(
@@ -61,6 +79,26 @@ export function addSnapshot(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
         },
       )
       .command(
+        "diff <from> [to]",
+        "List what changed from one snapshot to a later one; with one alone, what it has at all",
+        (diff) =>
+          diff
+            .positional("from", SNAPSHOT)
+            .positional("to", { type: "string", describe: "The later one" })
+            .example("$0 snapshot diff db@monday db@tuesday", "Offset, length, data or zero")
+            .example("$0 snapshot diff db@monday --json", "All that is not a hole"),
+        async (args) => {
+          const from = parseSnapshotRef(args.from);
+          const to = args.to === undefined ? null : parseSnapshotRef(args.to);
+          const request = { base: to && from, target: to ?? from, startBytes: 0 };
+          await withClient(args, (client) =>
+            printBatches(args, client.diff(request), ({ offsetBytes, lengthBytes, zero }) =>
+              [offsetBytes, lengthBytes, zero ? "zero" : "data"].join(" "),
+            ),
+          );
+        },
+      )
+      .command(
         "delete <snapshot>",
         "Delete a snapshot; what its clones need stays",
         (remove) =>
@@ -71,7 +109,21 @@ export function addSnapshot(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
           printResult(args, { deleted: args.snapshot }, () => `deleted ${args.snapshot}`);
         },
       )
-      .demandCommand(1, "no verb: create, list or delete")
+      .demandCommand(1, "no verb: create, show, list, diff or delete")
       .strict(),
   );
+}
+
+function describeSnapshot(snapshot: SnapshotView): string {
+  return formatFields([
+    ["name", `${snapshot.volume}@${snapshot.name}`],
+    ["uuid", snapshot.uuid],
+    ["size", `${formatSize(snapshot.sizeBytes)} (${snapshot.sizeBytes} bytes), read-only`],
+    ["created", snapshot.createdAt],
+    ["hosts", snapshot.allowedHosts.length === 0 ? "nobody" : snapshot.allowedHosts],
+    ["open", describeSessions(snapshot)],
+    ["nqn", snapshot.nqn],
+    ["connect", connectLines(snapshot)],
+    ["nbd", snapshot.nbdUri ?? "-"],
+  ]);
 }

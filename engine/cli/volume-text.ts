@@ -1,7 +1,7 @@
 // A volume as text: its fields with the ready-made `nvme connect` line, the table of all, and the
 // JSON that programs get.
 import { formatSize } from "../base/size.js";
-import type { SnapshotInfo, VolumeView } from "../serve/client.js";
+import type { Served, SnapshotInfo, VolumeView } from "../serve/client.js";
 import { formatFields, formatTable } from "./print.js";
 import { branchTree } from "./tree.js";
 
@@ -19,6 +19,7 @@ export function volumeJson(volume: VolumeView): Record<string, unknown> {
     nbdUri: volume.nbdUri,
     allowedHosts: volume.allowedHosts,
     sessions: volume.sessions,
+    limits: volume.limits,
     createdAt: volume.createdAt,
   };
 }
@@ -36,6 +37,7 @@ export function describeVolume(volume: VolumeView): string {
     ["created", volume.createdAt],
     ["hosts", allowedHosts.length === 0 ? nobody : allowedHosts],
     ["open", describeSessions(volume)],
+    ["limits", describeLimits(volume)],
     ["nqn", volume.nqn],
     ["connect", connectLines(volume)],
     ["nbd", volume.nbdUri ?? "-"],
@@ -45,7 +47,7 @@ export function describeVolume(volume: VolumeView): string {
 /**
  * For each host that may connect the line that connects it; without one, the line as it will be.
  */
-export function connectLines(volume: VolumeView): string[] {
+export function connectLines(volume: Served & { allowedHosts: string[] }): string[] {
   const hosts = volume.allowedHosts.length === 0 ? [undefined] : volume.allowedHosts;
   const lines = volume.addresses.flatMap(({ traddr, trsvcid }) =>
     hosts.map((host) => {
@@ -81,7 +83,14 @@ function parentOf(volume: VolumeView): string | null {
   return origin.snapshot === null ? origin.volume : `${origin.volume}@${origin.snapshot}`;
 }
 
-function describeSessions(volume: VolumeView): string[] {
+function describeLimits({ limits: { iops, bytesPerSecond } }: VolumeView): string {
+  const parts: string[] = [];
+  if (iops !== null) parts.push(`${iops} IOPS`);
+  if (bytesPerSecond !== null) parts.push(`${formatSize(bytesPerSecond)}/s`);
+  return parts.join(", ") || "-";
+}
+
+export function describeSessions(volume: Pick<VolumeView, "sessions">): string[] {
   if (volume.sessions.length === 0) return ["-"];
   return volume.sessions.map(({ frontEnd, hostNqn, count }) => {
     const times = count === 1 ? "" : `, ${count} times`;

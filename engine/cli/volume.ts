@@ -1,9 +1,12 @@
-// pando volume: make, list, show, delete, resize, clone, roll back.
+// pando volume: make, list, show, delete, resize, limit, clone, roll back; streams.ts has the rest.
 import type { Argv } from "yargs";
+import { PandoError } from "../base/errors.js";
 import { parseSnapshotRef, parseSourceRef, requireName } from "../base/name.js";
-import { parseSize } from "../base/size.js";
-import { type GlobalOptions, withClient } from "./context.js";
+import { parseCount, parseSize } from "../base/size.js";
+import type { Limits } from "../serve/client.js";
+import { type GlobalOptions, type LoadEngine, withClient } from "./context.js";
 import { printResult } from "./print.js";
+import { addStreams } from "./streams.js";
 import { describeVolume, describeVolumes, volumeJson } from "./volume-text.js";
 
 const NAME = { type: "string", demandOption: true, describe: "The volume's name" } as const;
@@ -14,14 +17,11 @@ const SIZE = {
   describe: "A multiple of the pool's block size: 10GiB, 512MiB, 1T",
 } as const;
 
-export function addVolume(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
-  return yargs.command(
-    "volume",
-    "Make, list, show, delete, resize, clone or roll back volumes",
-    (volume) =>
-      addReaders(addWriters(volume))
-        .demandCommand(1, "no verb: create, list, show, delete, resize, clone or rollback")
-        .strict(),
+export function addVolume(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Argv<GlobalOptions> {
+  return yargs.command("volume", "Make, show, change, branch, send and receive volumes", (volume) =>
+    addStreams(addReaders(addWriters(volume)), loadEngine)
+      .demandCommand(1, "no verb: --help lists them")
+      .strict(),
   );
 }
 
@@ -95,6 +95,31 @@ function addWriters(volume: Argv<GlobalOptions>): Argv<GlobalOptions> {
       },
     )
     .command(
+      "set <name>",
+      "Limit what the users of a volume get; in force at once, for connected hosts too",
+      (set) =>
+        set
+          .positional("name", NAME)
+          .option("iops", {
+            type: "string",
+            requiresArg: true,
+            describe: "Requests a second, or none",
+          })
+          .option("bandwidth", {
+            type: "string",
+            requiresArg: true,
+            describe: "Bytes a second, as in 200MiB, or none",
+          })
+          .example("$0 volume set db-test --iops 2000 --bandwidth 100MiB", "")
+          .example("$0 volume set db-test --iops none", "As fast as it goes"),
+      async (args) => {
+        requireName(args.name, "volume");
+        const change = limitsChange(args);
+        const set = await withClient(args, (client) => client.setLimits(args.name, change));
+        printResult(args, volumeJson(set), () => describeVolume(set));
+      },
+    )
+    .command(
       "delete <name>",
       "Delete a volume that nobody has open; what its clones need stays",
       (remove) => remove.positional("name", NAME).example("$0 volume delete db-test", ""),
@@ -134,4 +159,22 @@ function addReaders(volume: Argv<GlobalOptions>): Argv<GlobalOptions> {
         printResult(args, volumeJson(found), () => describeVolume(found));
       },
     );
+}
+
+function limitsChange(args: {
+  iops: string | undefined;
+  bandwidth: string | undefined;
+}): Partial<Limits> {
+  const { iops, bandwidth } = args;
+  if (iops === undefined && bandwidth === undefined) {
+    throw new PandoError("EINVAL", "nothing to set", {
+      hint: "pando volume set NAME --iops N or --bandwidth SIZE",
+    });
+  }
+  const change: Partial<Limits> = {};
+  if (iops !== undefined) change.iops = iops === "none" ? null : parseCount(iops, "iops");
+  if (bandwidth !== undefined) {
+    change.bytesPerSecond = bandwidth === "none" ? null : parseSize(bandwidth, "bandwidth");
+  }
+  return change;
 }

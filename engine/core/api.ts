@@ -23,6 +23,13 @@ export interface VolumeInfo {
   allowedHosts: string[];
   /** Who has it open now. */
   sessions: SessionInfo[];
+  limits: Limits;
+}
+
+/** Null: no limit. */
+export interface Limits {
+  iops: number | null;
+  bytesPerSecond: number | null;
 }
 
 export interface SessionInfo {
@@ -61,6 +68,50 @@ export interface SnapshotInfo {
   uuid: string;
   sizeBytes: number;
   createdAt: string;
+}
+
+/** With what it takes to read it: a snapshot is served read-only, under a name of its own. */
+export interface ServedSnapshotInfo extends SnapshotInfo {
+  /** Identity of what is in it, the same in every pool that it was sent to. */
+  contents: string;
+  /** Its volume's, as long as that is there. */
+  allowedHosts: string[];
+  sessions: SessionInfo[];
+}
+
+export interface ReceiveRequest {
+  /** The volume that is made; with a base, the one that goes on. */
+  name: string;
+  /** What is received becomes this snapshot of it; null for an import, which makes none. */
+  snapshot: string | null;
+  /** Identity of what is received: a UUID. */
+  contents: string;
+  /** Identity of the contents that the stream begins at; null: nothing. */
+  base: string | null;
+  sizeBytes: number;
+  /** Go on with what is there. */
+  resume: boolean;
+}
+
+/** What has come so far. */
+export interface ReceiveInfo extends Omit<ReceiveRequest, "resume"> {
+  /** Everything before is durable. */
+  offsetBytes: number;
+}
+
+export interface DiffRequest {
+  /** Null: against nothing, which gives what the snapshot has at all. */
+  base: SnapshotRef | null;
+  target: SnapshotRef;
+  /** What is before the block of this offset is left out. */
+  startBytes: number;
+}
+
+export interface ChangedRange {
+  offsetBytes: number;
+  lengthBytes: number;
+  /** It reads as zero now, and did not before. */
+  zero: boolean;
 }
 
 export interface PoolInfo {
@@ -108,6 +159,8 @@ export interface PoolService {
   deleteVolume(name: string): Promise<void>;
   /** Grow only. */
   resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo>;
+  /** A field that is not there stays as it is. In force at once, and after a restart. */
+  setLimits(name: string, change: Partial<Limits>): Promise<VolumeInfo>;
   /** From a snapshot, or, with `snapshot` null, from the volume as it is now. */
   cloneVolume(source: Origin, name: string): Promise<VolumeInfo>;
   /** What was written since is deleted. EBUSY while somebody has the volume open. */
@@ -116,9 +169,28 @@ export interface PoolService {
   createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo>;
   /** Of several volumes at one instant, all or none; in the order in which they are named. */
   createSnapshots(snapshots: readonly SnapshotRef[]): Promise<SnapshotInfo[]>;
+  getSnapshot(volume: string, snapshot: string): Promise<ServedSnapshotInfo>;
   /** All snapshots, or one volume's. */
   listSnapshots(volume?: string): Promise<SnapshotInfo[]>;
+  /** EBUSY while somebody reads it. */
   deleteSnapshot(volume: string, snapshot: string): Promise<void>;
+
+  /**
+   * What changed from one snapshot to a later one on the same line: batches of ranges, in order.
+   */
+  diff(request: DiffRequest): AsyncIterable<ChangedRange[]>;
+
+  /**
+   * Begins, or goes on with, receiving. It is written over NBD, and is no volume before
+   * finishReceive().
+   */
+  beginReceive(request: ReceiveRequest): Promise<ReceiveInfo>;
+  /** What was written before the offset is durable when it resolves. */
+  advanceReceive(name: string, offsetBytes: number): Promise<void>;
+  /** EBUSY while an NBD client has it open. */
+  finishReceive(name: string): Promise<VolumeInfo>;
+  abortReceive(name: string): Promise<void>;
+  listReceives(): Promise<ReceiveInfo[]>;
 
   allowHost(volume: string, hostNqn: string): Promise<VolumeInfo>;
   /**

@@ -8,7 +8,7 @@
 import { BLOCKS_PER_CHUNK, SLOTS_PER_SPAN } from "../base/constants.js";
 import { isPandoError } from "../base/errors.js";
 import {
-  findVolumeByUuid,
+  findNameByUuid,
   getIdsRecord,
   getJournalRecord,
   getPoolRecord,
@@ -152,14 +152,19 @@ function checkNames(
   const volumes = listVolumes(store);
   for (const { name, record } of volumes) {
     use(`volume ${name}`, record.layer, "live");
-    if (findVolumeByUuid(store, record.uuid) === name) continue;
+    if (findNameByUuid(store, record.uuid) === name) continue;
     problems.add(`volume ${name} is not found by its UUID ${record.uuid}`);
   }
-  const uuids = store.count("uuids");
-  if (uuids !== volumes.length) problems.add(`${uuids} UUIDs for ${volumes.length} volumes`);
-  for (const { volume, name, record } of listSnapshots(store)) {
-    use(`snapshot ${volume}@${name}`, record.layer, "frozen");
+  const snapshots = listSnapshots(store);
+  for (const { volume, name, record } of snapshots) {
+    const full = `${volume}@${name}`;
+    use(`snapshot ${full}`, record.layer, "frozen");
+    if (findNameByUuid(store, record.uuid) === full) continue;
+    problems.add(`snapshot ${full} is not found by its UUID ${record.uuid}`);
   }
+  const uuids = store.count("uuids");
+  const named = volumes.length + snapshots.length;
+  if (uuids !== named) problems.add(`${uuids} UUIDs for ${named} volumes and snapshots`);
   for (const [id, { state }] of layers) {
     if ((state === "live" || state === "frozen") && !users.has(id)) {
       problems.add(`layer ${id} is ${state} and nobody's`);

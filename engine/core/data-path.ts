@@ -65,6 +65,16 @@ export class DataPath {
     return translate(this.#addon.volumeResize(this.handle, volume, sizeBytes));
   }
 
+  limitVolume(
+    volume: number,
+    limits: { requestsPerSecond: number; bytesPerSecond: number },
+  ): Promise<void> {
+    const { requestsPerSecond, bytesPerSecond } = limits;
+    return translate(
+      this.#addon.volumeLimit(this.handle, volume, requestsPerSecond, bytesPerSecond),
+    );
+  }
+
   io(
     volume: number,
     op: number,

@@ -7,9 +7,17 @@
 import { type Addon, type FrontEnd, OPEN_STATUS, type PoolEvent } from "../../native/native.js";
 import { isPandoError, PandoError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
+import { isPartialName, parseSourceRef, splitName } from "../base/name.js";
 import { parseVolumeNqn, volumeNqn } from "../base/nqn.js";
-import { findVolumeByUuid, getVolume, listVolumes } from "../store/catalogue.js";
+import {
+  findNameByUuid,
+  findVolume,
+  getSnapshot,
+  getVolume,
+  listVolumes,
+} from "../store/catalogue.js";
 import type { StoreReader } from "../store/store.js";
+import type { Origin } from "./api.js";
 import type { Mutex } from "./mutex.js";
 import type { OpenVolumes } from "./open-volumes.js";
 
@@ -63,29 +71,60 @@ export class VolumeExports {
     const names = closed()
       ? []
       : listVolumes(store)
+          .filter(({ record }) => record.receiving === undefined)
           .filter(({ record }) => frontEnd === "nbd" || record.allowedHosts.includes(hostNqn))
           .map(({ name, record }) => (frontEnd === "nbd" ? name : volumeNqn(record.uuid)));
     addon.exportsAnswerList(pool(), token, names);
   }
 
-  /** The volume's name, if the host may have it. */
+  /**
+   * The name of the volume or snapshot, if the host may have it. Snapshots are for the hosts of
+   * their volume, as long as it is there.
+   */
   #resolve(frontEnd: FrontEnd, name: string, hostNqn: string): string {
     const { store, closed } = this.#parts;
     if (closed()) throw new PandoError("ECLOSED", "the pool is closed");
     if (frontEnd === "nbd") {
-      getVolume(store, name);
+      // The socket is its owner's alone, and so is what is being received.
+      if (isPartialName(name)) {
+        getVolume(store, name);
+        return name;
+      }
+      const { volume, snapshot } = parseExport(name);
+      if (snapshot === null) getVolume(store, volume);
+      else getSnapshot(store, volume, snapshot);
       return name;
     }
     const uuid = parseVolumeNqn(name);
-    const volume = uuid === null ? undefined : findVolumeByUuid(store, uuid);
-    if (volume === undefined) throw new PandoError("ENOTFOUND", `there is no subsystem ${name}`);
-    if (!getVolume(store, volume).allowedHosts.includes(hostNqn)) {
+    const served = uuid === null ? undefined : findNameByUuid(store, uuid);
+    if (served === undefined) throw new PandoError("ENOTFOUND", `there is no subsystem ${name}`);
+    const { volume } = splitName(served);
+    if (!hostsOf(store, served).includes(hostNqn)) {
       throw new PandoError("EPERM", `host ${hostNqn} is not on the list of volume ${volume}`, {
         volume,
         hint: `pando host allow ${volume} ${hostNqn}`,
       });
     }
-    return volume;
+    return served;
+  }
+}
+
+/** Who may connect to a volume, or to a snapshot: the hosts of the volume that it is of. */
+export function hostsOf(store: StoreReader, name: string): string[] {
+  const { volume, snapshot } = splitName(name);
+  if (snapshot === null) return getVolume(store, volume).allowedHosts;
+  const of = findVolume(store, volume);
+  // Another volume may have the name since.
+  const same = of?.uuid === getSnapshot(store, volume, snapshot).volumeUuid;
+  return same ? (of?.allowedHosts ?? []) : [];
+}
+
+/** What cannot be a name is not there: a client may send anything. */
+function parseExport(name: string): Origin {
+  try {
+    return parseSourceRef(name);
+  } catch (cause) {
+    throw new PandoError("ENOTFOUND", `there is no export ${name}`, {}, { cause });
   }
 }
 

@@ -6,8 +6,9 @@
 
 import { type DhchapKey, parseDhchapKey } from "../base/dhchap-key.js";
 import { PandoError } from "../base/errors.js";
+import { splitName } from "../base/name.js";
 import { parseVolumeNqn } from "../base/nqn.js";
-import { allowHost, denyHost, findVolumeByUuid, getVolume } from "../store/catalogue.js";
+import { allowHost, denyHost, findNameByUuid, getVolume } from "../store/catalogue.js";
 import { getHostKeys, listHostKeys, putHostKeys, removeHostKeys } from "../store/host-keys.js";
 import type { Store } from "../store/store.js";
 import type { ConnectionInfo, HostKeysInfo } from "./api.js";
@@ -82,16 +83,25 @@ export class Hosts {
 
   /** Of one volume, or of all. */
   async connections(volume?: string): Promise<ConnectionInfo[]> {
-    const { store, news } = this.#parts;
+    const { store } = this.#parts;
     if (volume !== undefined) getVolume(store, volume);
-    const found: ConnectionInfo[] = [];
-    for (const { subsystemNqn, connectedMs, ...connection } of await news.connections()) {
-      const uuid = parseVolumeNqn(subsystemNqn);
-      const name = uuid === null ? undefined : findVolumeByUuid(store, uuid);
-      if (name === undefined || (volume !== undefined && name !== volume)) continue;
-      found.push({ volume: name, ...connection, connectedSeconds: Math.floor(connectedMs / 1000) });
-    }
-    return found;
+    return (await this.#named())
+      .filter(({ name }) => volume === undefined || isOf(name, volume))
+      .map(({ name, connection: { subsystemNqn: _nqn, connectedMs, ...rest } }) => ({
+        volume: name,
+        ...rest,
+        connectedSeconds: Math.floor(connectedMs / 1000),
+      }));
+  }
+
+  /** What is connected, under its name: a volume's, or VOLUME@SNAPSHOT. */
+  async #named(): Promise<{ name: string; uuid: string; connection: HostConnection }[]> {
+    const { store, news } = this.#parts;
+    return (await news.connections()).flatMap((connection) => {
+      const uuid = parseVolumeNqn(connection.subsystemNqn);
+      const name = uuid === null ? undefined : findNameByUuid(store, uuid);
+      return uuid === null || name === undefined ? [] : [{ name, uuid, connection }];
+    });
   }
 
   /**
@@ -99,7 +109,7 @@ export class Hosts {
    * is put out; a host that had other keys stays until it connects again.
    */
   async setKeys(hostNqn: string, keys: { host: string; controller: string | null }): Promise<void> {
-    const { store, news, change } = this.#parts;
+    const { store, change } = this.#parts;
     const hostKey = parseDhchapKey(keys.host, "host key");
     const controllerKey =
       keys.controller === null ? null : parseDhchapKey(keys.controller, "controller key");
@@ -112,11 +122,10 @@ export class Hosts {
     await change(() =>
       store.transact((txn) => putHostKeys(txn, hostNqn, { hostKey, controllerKey })),
     );
-    for (const { subsystemNqn, authenticated, ...connection } of await news.connections()) {
-      const uuid = parseVolumeNqn(subsystemNqn);
-      if (connection.hostNqn !== hostNqn || authenticated || uuid === null) continue;
-      await this.#fence({ volume: findVolumeByUuid(store, uuid) ?? uuid, uuid, hostNqn });
-    }
+    const unproven = (await this.#named()).filter(
+      ({ connection }) => connection.hostNqn === hostNqn && !connection.authenticated,
+    );
+    for (const { name, uuid } of unproven) await this.#fence({ volume: name, uuid, hostNqn });
   }
 
   /** The host need not prove who it is any more. */
@@ -140,9 +149,20 @@ export class Hosts {
 
   async #fence(of: { volume: string; uuid: string; hostNqn: string }): Promise<number> {
     const { volume, uuid, hostNqn } = of;
-    const { controllers, ended } = await this.#parts.news.disconnect(uuid, hostNqn);
-    await this.#parts.settled();
-    if (ended) return controllers;
+    const { news, settled } = this.#parts;
+    // Its snapshots are read by the volume's hosts, and by nobody who is no longer one.
+    const snapshots = (await this.#named())
+      .filter(
+        ({ name, connection }) =>
+          name !== volume && isOf(name, volume) && connection.hostNqn === hostNqn,
+      )
+      .map((connected) => connected.uuid);
+    const fences = await Promise.all(
+      [uuid, ...new Set(snapshots)].map((each) => news.disconnect(each, hostNqn)),
+    );
+    await settled();
+    const controllers = fences.reduce((sum, fence) => sum + fence.controllers, 0);
+    if (fences.every(({ ended }) => ended)) return controllers;
     throw new PandoError(
       "EBUSY",
       `host ${hostNqn} is disconnected from volume ${volume}, but requests of it still run there`,
@@ -153,4 +173,9 @@ export class Hosts {
 
 function sameSecret(one: DhchapKey, other: DhchapKey): boolean {
   return Buffer.compare(one.secret, other.secret) === 0;
+}
+
+/** The volume itself, or a snapshot of it. */
+function isOf(name: string, volume: string): boolean {
+  return splitName(name).volume === volume;
 }

@@ -2,19 +2,23 @@
 // for it and closed when the last one has let go; while closed it costs nothing but its records in
 // the store.
 //
-// One front end serves a volume at a time. The engine's own operations hold volumes too, besides
-// any front end.
+// A snapshot is opened in the same way, as VOLUME@SNAPSHOT, to be read only.
+//
+// One front end serves a volume at a time; what is only read, any number. The engine's own
+// operations hold volumes too, besides any front end.
 // Callers hold the catalogue's lock.
 
 import type { FrontEnd } from "../../native/native.js";
 import { assert } from "../base/assert.js";
 import { PandoError } from "../base/errors.js";
-import { getVolume } from "../store/catalogue.js";
+import { splitName } from "../base/name.js";
+import { getSnapshot, getVolume } from "../store/catalogue.js";
 import { getLayer } from "../store/layers.js";
 import type { StoreReader } from "../store/store.js";
 import { uuidToBytes } from "../store/uuid.js";
 import type { SessionInfo } from "./api.js";
 import type { DataPath } from "./data-path.js";
+import { limitsOf, nativeLimits } from "./limits.js";
 
 /** Who holds a volume. */
 export type Holder = { frontEnd: FrontEnd; hostNqn: string } | "engine";
@@ -24,8 +28,9 @@ export interface OpenVolume {
   id: number;
   name: string;
   uuid: string;
-  /** The live layer. */
+  /** The live layer; a snapshot's frozen one. */
   layer: number;
+  readOnly: boolean;
   sizeBytes: number;
   holds: number;
   sessions: SessionInfo[];
@@ -73,7 +78,8 @@ export class OpenVolumes {
     if (volume === undefined) return;
     const holders = volume.sessions.map((session) => session.hostNqn || session.frontEnd);
     const who = holders.length === 0 ? "the engine" : holders.join(", ");
-    throw new PandoError("EBUSY", `volume ${name} is in use by ${who}`, {
+    const what = volume.readOnly ? "snapshot" : "volume";
+    throw new PandoError("EBUSY", `${what} ${name} is in use by ${who}`, {
       volume: name,
       hint: "disconnect it there first",
     });
@@ -83,7 +89,7 @@ export class OpenVolumes {
     const volume = this.#open.get(name) ?? (await this.#openVolume(name));
     if (holder !== "engine") {
       const other = volume.sessions.find((session) => session.frontEnd !== holder.frontEnd);
-      if (other !== undefined) {
+      if (other !== undefined && !volume.readOnly) {
         throw new PandoError("EBUSY", `volume ${name} is served by ${other.frontEnd}`, {
           volume: name,
           hint: "disconnect it there first",
@@ -120,12 +126,15 @@ export class OpenVolumes {
   }
 
   async #openVolume(name: string): Promise<OpenVolume> {
-    const record = getVolume(this.#store, name);
+    const { volume: of, snapshot } = splitName(name);
+    const readOnly = snapshot !== null;
+    const record = readOnly ? getSnapshot(this.#store, of, snapshot) : getVolume(this.#store, of);
     const volume: OpenVolume = {
       id: this.#nextId++,
       name,
       uuid: record.uuid,
       layer: record.layer,
+      readOnly,
       sizeBytes: record.sizeBytes,
       holds: 0,
       sessions: [],
@@ -135,9 +144,10 @@ export class OpenVolumes {
       name,
       uuid: uuidToBytes(record.uuid),
       sizeBytes: record.sizeBytes,
-      readOnly: false,
+      readOnly,
       lineage: lineageOf(this.#store, record.layer),
       bornHere: this.#bornHere.has(record.layer),
+      ...nativeLimits(limitsOf(record)),
     });
     this.#bornHere.delete(record.layer);
     this.#open.set(name, volume);

@@ -10,8 +10,9 @@ import type { Clock } from "../base/clock.js";
 import { MAX_VOLUME_BYTES, SECTOR_BYTES } from "../base/constants.js";
 import { isPandoError, PandoError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
-import { requireName, type SnapshotRef } from "../base/name.js";
+import { isPartialName, requireName, type SnapshotRef } from "../base/name.js";
 import {
+  contentsOf,
   createVolume,
   deleteSnapshot,
   deleteVolume,
@@ -31,12 +32,17 @@ import type { Store } from "../store/store.js";
 import type { Superblock } from "../store/superblock.js";
 import { uuidToBytes } from "../store/uuid.js";
 import type {
+  ChangedRange,
   CheckReport,
   ConnectionInfo,
+  DiffRequest,
   HostKeysInfo,
   Origin,
   PoolInfo,
   PoolService,
+  ReceiveInfo,
+  ReceiveRequest,
+  ServedSnapshotInfo,
   SnapshotInfo,
   VolumeInfo,
 } from "./api.js";
@@ -50,10 +56,13 @@ import {
 import { type CheckStore, checkHere } from "./check.js";
 import { Checkpointer } from "./checkpointer.js";
 import { DataPath } from "./data-path.js";
-import { VolumeExports } from "./exports.js";
+import { diffSnapshots } from "./diff.js";
+import { hostsOf, VolumeExports } from "./exports.js";
 import { type HostNews, Hosts } from "./hosts.js";
+import { type LimitsChange, limitsOf, nativeLimits, requireLimits, withLimits } from "./limits.js";
 import { Mutex } from "./mutex.js";
 import { OpenVolumes } from "./open-volumes.js";
+import { Receives } from "./receives.js";
 import { Reclaimer } from "./reclaimer.js";
 import type { Recovered } from "./recovery.js";
 import { rollBack } from "./rollback.js";
@@ -96,6 +105,7 @@ export class Pool implements PoolService {
   readonly #reclaimer: Reclaimer;
   readonly #volumes: OpenVolumes;
   readonly #branching: BranchingParts;
+  readonly #receives: Receives;
   readonly #exports: VolumeExports;
   readonly #hosts: Hosts;
   readonly #authentication: Authentication;
@@ -161,6 +171,7 @@ export class Pool implements PoolService {
       log: parts.log,
       ...parts.authentication,
     });
+    this.#receives = new Receives(this.#branching);
     this.#exports = new VolumeExports({
       authenticates: (hostNqn) => this.#authentication.required(hostNqn),
       addon: parts.addon,
@@ -253,12 +264,15 @@ export class Pool implements PoolService {
 
   async listVolumes(): Promise<VolumeInfo[]> {
     this.#assertOpen();
-    return this.#describe(listVolumes(this.#store));
+    const whole = listVolumes(this.#store).filter(({ record }) => record.receiving === undefined);
+    return this.#describe(whole);
   }
 
   async listOpenVolumes(): Promise<VolumeInfo[]> {
     this.#assertOpen();
-    const served = this.#volumes.all().filter(({ sessions }) => sessions.length > 0);
+    const served = this.#volumes.all().filter(({ name, sessions, readOnly }) => {
+      return sessions.length > 0 && !readOnly && !isPartialName(name);
+    });
     const entries = served.map(({ name }) => ({ name, record: getVolume(this.#store, name) }));
     return this.#describe(entries);
   }
@@ -300,6 +314,21 @@ export class Pool implements PoolService {
     return this.getVolume(name);
   }
 
+  async setLimits(name: string, change: LimitsChange): Promise<VolumeInfo> {
+    requireLimits(change, name);
+    await this.#change(async () => {
+      const limits = await this.#store.transact((txn) => {
+        const record = getVolume(txn, name);
+        const changed = { ...limitsOf(record), ...change };
+        updateVolume(txn, name, withLimits(record, changed));
+        return changed;
+      });
+      const open = this.#volumes.find(name);
+      if (open !== undefined) await this.#path.limitVolume(open.id, nativeLimits(limits));
+    });
+    return this.getVolume(name);
+  }
+
   async cloneVolume(source: Origin, name: string): Promise<VolumeInfo> {
     requireName(name, "volume");
     await this.#change(async () => {
@@ -335,6 +364,18 @@ export class Pool implements PoolService {
     return this.getVolume(volume);
   }
 
+  async getSnapshot(volume: string, snapshot: string): Promise<ServedSnapshotInfo> {
+    this.#assertOpen();
+    const record = getSnapshot(this.#store, volume, snapshot);
+    const name = `${volume}@${snapshot}`;
+    return {
+      ...describeSnapshot({ volume, name: snapshot, record }),
+      contents: contentsOf(record),
+      allowedHosts: hostsOf(this.#store, name),
+      sessions: this.#volumes.sessions(name),
+    };
+  }
+
   async listSnapshots(volume?: string): Promise<SnapshotInfo[]> {
     this.#assertOpen();
     return listSnapshots(this.#store, volume).map(describeSnapshot);
@@ -342,6 +383,7 @@ export class Pool implements PoolService {
 
   async deleteSnapshot(volume: string, snapshot: string): Promise<void> {
     await this.#change(async () => {
+      this.#volumes.requireClosed(`${volume}@${snapshot}`);
       const record = await this.#store.transact((txn) => {
         const deleted = deleteSnapshot(txn, volume, snapshot);
         abandonLayer(txn, deleted.layer, this.#parts.clock.now());
@@ -350,6 +392,43 @@ export class Pool implements PoolService {
       this.#reclaimer.deleted(record.layer);
     });
     this.#tidy();
+  }
+
+  diff(request: DiffRequest): AsyncIterable<ChangedRange[]> {
+    this.#assertOpen();
+    const { blockSizeBytes } = this.#superblock;
+    const checkpoint = () => this.#checkpointer.run();
+    return diffSnapshots({ store: this.#store, blockSizeBytes, checkpoint }, request);
+  }
+
+  async beginReceive(request: ReceiveRequest): Promise<ReceiveInfo> {
+    this.#requireSize(request.sizeBytes, request.name);
+    return this.#change(() => this.#receives.begin(request));
+  }
+
+  advanceReceive(name: string, offsetBytes: number): Promise<void> {
+    return this.#change(() => this.#receives.advance(name, offsetBytes));
+  }
+
+  async finishReceive(name: string): Promise<VolumeInfo> {
+    await this.#change(async () => {
+      const deleted = await this.#receives.finish(name);
+      if (deleted !== null) this.#reclaimer.deleted(deleted);
+    });
+    this.#tidy();
+    return this.getVolume(name);
+  }
+
+  async abortReceive(name: string): Promise<void> {
+    await this.#change(async () => {
+      this.#reclaimer.deleted(await this.#receives.abort(name));
+    });
+    this.#tidy();
+  }
+
+  async listReceives(): Promise<ReceiveInfo[]> {
+    this.#assertOpen();
+    return this.#receives.list();
   }
 
   async allowHost(volume: string, hostNqn: string): Promise<VolumeInfo> {
@@ -579,6 +658,7 @@ export class Pool implements PoolService {
         createdAt: record.createdAt,
         allowedHosts: record.allowedHosts,
         sessions: this.#volumes.sessions(name),
+        limits: limitsOf(record),
       };
     });
   }

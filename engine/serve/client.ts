@@ -6,11 +6,15 @@ import type { TlsFiles } from "../base/config.js";
 import { PandoError } from "../base/errors.js";
 import type { SnapshotRef } from "../base/name.js";
 import type {
+  ChangedRange,
   CheckReport,
   ConnectionInfo,
+  DiffRequest,
   HostKeysInfo,
+  Limits,
   Origin,
   PoolInfo,
+  ReceiveRequest,
   SnapshotInfo,
 } from "../core/api.js";
 import {
@@ -22,18 +26,32 @@ import {
 } from "./protocol.js";
 import { fromStatus, isNoAnswer } from "./status.js";
 import { clientCredentials } from "./tls.js";
-import { fromPoolMessage, fromVolumeMessage, toOriginMessage, type VolumeView } from "./view.js";
+import {
+  fromPoolMessage,
+  fromReceiveMessage,
+  fromSnapshotMessage,
+  fromVolumeMessage,
+  type ReceiveView,
+  type SnapshotView,
+  toLimitChange,
+  toOriginMessage,
+  type VolumeView,
+} from "./view.js";
 
 export type {
+  ChangedRange,
   CheckReport,
   ConnectionInfo,
+  DiffRequest,
   HostKeysInfo,
+  Limits,
   Origin,
   PoolInfo,
+  ReceiveRequest,
   SnapshotInfo,
   VolumeInfo,
 } from "../core/api.js";
-export type { VolumeView } from "./view.js";
+export type { ReceiveView, Served, SnapshotView, VolumeView } from "./view.js";
 
 /** A daemon on another machine. */
 export interface RemoteDaemon {
@@ -105,6 +123,14 @@ export class PandoClient {
     return fromVolumeMessage(await this.#call("ResizeVolume", { name, sizeBytes }));
   }
 
+  /** What is undefined stays as it is; null takes the limit away. */
+  async setLimits(name: string, change: Partial<Limits>): Promise<VolumeView> {
+    const iops = toLimitChange(change.iops);
+    const bytesPerSecond = toLimitChange(change.bytesPerSecond);
+    const message = { name, iops, bytesPerSecond };
+    return fromVolumeMessage(await this.#call("SetVolumeLimits", message));
+  }
+
   async cloneVolume(source: Origin, name: string): Promise<VolumeView> {
     const message = { source: toOriginMessage(source), name };
     return fromVolumeMessage(await this.#call("CloneVolume", message));
@@ -112,6 +138,10 @@ export class PandoClient {
 
   async rollbackVolume(volume: string, snapshot: string): Promise<VolumeView> {
     return fromVolumeMessage(await this.#call("RollbackVolume", { volume, snapshot }));
+  }
+
+  async getSnapshot(volume: string, snapshot: string): Promise<SnapshotView> {
+    return fromSnapshotMessage(await this.#call("GetSnapshot", { volume, snapshot }));
   }
 
   createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo> {
@@ -124,12 +154,39 @@ export class PandoClient {
     return (await this.#call("CreateSnapshots", message)).snapshots;
   }
 
+  /** Batches, as they come: what changed from `base` to `target`, or all that `target` has. */
+  async *diff(request: DiffRequest): AsyncGenerator<ChangedRange[]> {
+    for await (const { ranges } of this.#stream("DiffSnapshots", request)) yield ranges;
+  }
+
   listSnapshots(volume = ""): Promise<SnapshotInfo[]> {
     return this.#list("ListSnapshots", { volume });
   }
 
   async deleteSnapshot(volume: string, snapshot: string): Promise<void> {
     await this.#call("DeleteSnapshot", { volume, snapshot });
+  }
+
+  async beginReceive(request: ReceiveRequest): Promise<ReceiveView> {
+    const { snapshot, base, ...rest } = request;
+    const message = { ...rest, snapshot: snapshot ?? "", base: base ?? "" };
+    return fromReceiveMessage(await this.#call("BeginReceive", message));
+  }
+
+  async advanceReceive(name: string, offsetBytes: number): Promise<void> {
+    await this.#call("AdvanceReceive", { name, offsetBytes });
+  }
+
+  async finishReceive(name: string): Promise<VolumeView> {
+    return fromVolumeMessage(await this.#call("FinishReceive", { name }));
+  }
+
+  async abortReceive(name: string): Promise<void> {
+    await this.#call("AbortReceive", { name });
+  }
+
+  async listReceives(): Promise<ReceiveView[]> {
+    return (await this.#list("ListReceives", {})).map(fromReceiveMessage);
   }
 
   async allowHost(volume: string, hostNqn: string): Promise<VolumeView> {
@@ -186,25 +243,36 @@ export class PandoClient {
     });
   }
 
-  #list<M extends StreamName>(
+  async #list<M extends StreamName>(
     name: M,
     request: StreamMethods[M]["request"],
   ): Promise<StreamMethods[M]["response"][]> {
+    const messages: StreamMethods[M]["response"][] = [];
+    for await (const message of this.#stream(name, request)) messages.push(message);
+    return messages;
+  }
+
+  async *#stream<M extends StreamName>(
+    name: M,
+    request: StreamMethods[M]["request"],
+  ): AsyncGenerator<StreamMethods[M]["response"]> {
     type Response = StreamMethods[M]["response"];
     const definition = method<StreamMethods[M]["request"], Response>(name);
-    return new Promise((resolve, reject) => {
-      const messages: Response[] = [];
-      const call = this.#client.makeServerStreamRequest(
-        definition.path,
-        definition.requestSerialize,
-        definition.responseDeserialize,
-        request,
-        this.#callOptions(),
-      );
-      call.on("data", (message: Response) => messages.push(message));
-      call.on("end", () => resolve(messages));
-      call.on("error", (error: ServiceError) => reject(this.#error(error)));
-    });
+    const call = this.#client.makeServerStreamRequest(
+      definition.path,
+      definition.requestSerialize,
+      definition.responseDeserialize,
+      request,
+      this.#callOptions(),
+    );
+    try {
+      for await (const message of call) yield message as Response;
+    } catch (error) {
+      throw this.#error(error as ServiceError);
+    } finally {
+      // Who reads no further lets the daemon know; after the end it does nothing.
+      call.cancel();
+    }
   }
 
   #callOptions(): { deadline?: Date } {

@@ -53,6 +53,13 @@ export interface VolumeMessage {
   nqn: string;
   addresses: { traddr: string; trsvcid: string }[];
   nbdUri: string;
+  limits: { iops: number; bytesPerSecond: number } | null;
+}
+
+/** Null where it stands in a request: stays as it is. */
+export interface LimitChangeMessage {
+  none: boolean;
+  value: number;
 }
 
 export interface ConnectionMessage {
@@ -79,6 +86,26 @@ export interface SnapshotMessage {
   createdAt: string;
 }
 
+export interface ServedSnapshotMessage {
+  snapshot: SnapshotMessage | null;
+  allowedHosts: string[];
+  sessions: VolumeMessage["sessions"];
+  nqn: string;
+  addresses: VolumeMessage["addresses"];
+  nbdUri: string;
+  contents: string;
+}
+
+export interface ReceiveMessage {
+  name: string;
+  snapshot: string;
+  contents: string;
+  base: string;
+  sizeBytes: number;
+  offsetBytes: number;
+  nbdUri: string;
+}
+
 type Empty = Record<string, never>;
 type ByName = { name: string };
 type BySnapshot = { volume: string; snapshot: string };
@@ -93,13 +120,29 @@ export interface UnaryMethods {
   DeleteVolume: { request: ByName; response: Empty };
   ResizeVolume: { request: { name: string; sizeBytes: number }; response: VolumeMessage };
   CloneVolume: { request: { source: OriginMessage | null; name: string }; response: VolumeMessage };
+  SetVolumeLimits: {
+    request: {
+      name: string;
+      iops: LimitChangeMessage | null;
+      bytesPerSecond: LimitChangeMessage | null;
+    };
+    response: VolumeMessage;
+  };
   RollbackVolume: { request: BySnapshot; response: VolumeMessage };
   CreateSnapshot: { request: BySnapshot; response: SnapshotMessage };
+  GetSnapshot: { request: BySnapshot; response: ServedSnapshotMessage };
   CreateSnapshots: {
     request: { snapshots: BySnapshot[] };
     response: { snapshots: SnapshotMessage[] };
   };
   DeleteSnapshot: { request: BySnapshot; response: Empty };
+  BeginReceive: {
+    request: Omit<ReceiveMessage, "offsetBytes" | "nbdUri"> & { resume: boolean };
+    response: ReceiveMessage;
+  };
+  AdvanceReceive: { request: { name: string; offsetBytes: number }; response: Empty };
+  FinishReceive: { request: ByName; response: VolumeMessage };
+  AbortReceive: { request: ByName; response: Empty };
   AllowHost: { request: ByHost; response: VolumeMessage };
   DenyHost: { request: ByHost; response: VolumeMessage };
   SetHostKeys: {
@@ -113,6 +156,11 @@ export interface UnaryMethods {
 /** Answered with a stream: a pool can have a million volumes. */
 export interface StreamMethods {
   ListVolumes: { request: Empty; response: VolumeMessage };
+  ListReceives: { request: Empty; response: ReceiveMessage };
+  DiffSnapshots: {
+    request: { base: BySnapshot | null; target: BySnapshot | null; startBytes: number };
+    response: { ranges: { offsetBytes: number; lengthBytes: number; zero: boolean }[] };
+  };
   ListSnapshots: { request: { volume: string }; response: SnapshotMessage };
   ListHostKeys: { request: Empty; response: HostKeysMessage };
   ListConnections: { request: { volume: string }; response: ConnectionMessage };

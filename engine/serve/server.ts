@@ -1,6 +1,7 @@
 // The control server: gRPC on a Unix socket, and on TCP if it is told to, in front of a
 // PoolService.
 // Checks arguments, calls the pool, translates; decides nothing.
+import { setImmediate as othersTurn } from "node:timers/promises";
 import {
   type handleServerStreamingCall,
   type handleUnaryCall,
@@ -16,8 +17,9 @@ import { isPandoError, PandoError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import { requireName } from "../base/name.js";
 import { checkHostNqn } from "../base/nqn.js";
+import { quote } from "../base/quote.js";
 import { checkWholeBlocks } from "../base/size.js";
-import type { PoolService, VolumeInfo } from "../core/api.js";
+import type { Limits, PoolService, VolumeInfo } from "../core/api.js";
 import {
   type StreamMethods,
   type StreamName,
@@ -29,10 +31,15 @@ import { bindPrivately, prepareSocket, removeSocket } from "./socket.js";
 import { asPandoError, toStatus } from "./status.js";
 import { serverCredentials } from "./tls.js";
 import {
+  fromLimitChange,
   fromOriginMessage,
   type Places,
   toPoolMessage,
+  toReceiveMessage,
+  toSnapshotMessage,
   toVolumeMessage,
+  viewReceive,
+  viewSnapshot,
   viewVolume,
 } from "./view.js";
 
@@ -43,8 +50,10 @@ type UnaryHandlers = {
 type StreamHandlers = {
   [M in StreamName]: (
     request: StreamMethods[M]["request"],
-  ) => Promise<Iterable<StreamMethods[M]["response"]>>;
+  ) => Promise<Messages<StreamMethods[M]["response"]>>;
 };
+
+type Messages<T> = Iterable<T> | AsyncIterable<T>;
 
 export interface ControlServer {
   /** Refuses new calls, lets those in progress end (for a bounded time), removes the socket. */
@@ -132,6 +141,15 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
       requireName(name, "volume");
       return reply(await pool.cloneVolume(origin, name));
     },
+    SetVolumeLimits: async ({ name, ...message }) => {
+      requireName(name, "volume");
+      const iops = fromLimitChange(message.iops);
+      const bytesPerSecond = fromLimitChange(message.bytesPerSecond);
+      const change: Partial<Limits> = {};
+      if (iops !== undefined) change.iops = iops;
+      if (bytesPerSecond !== undefined) change.bytesPerSecond = bytesPerSecond;
+      return reply(await pool.setLimits(name, change));
+    },
     RollbackVolume: async ({ volume, snapshot }) => {
       requireName(volume, "volume");
       requireName(snapshot, "snapshot");
@@ -141,6 +159,11 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
       requireName(volume, "volume");
       requireName(snapshot, "snapshot");
       return pool.createSnapshot(volume, snapshot);
+    },
+    GetSnapshot: async ({ volume, snapshot }) => {
+      requireName(volume, "volume");
+      requireName(snapshot, "snapshot");
+      return toSnapshotMessage(viewSnapshot(await pool.getSnapshot(volume, snapshot), places));
     },
     CreateSnapshots: async ({ snapshots }) => {
       for (const { volume, snapshot } of snapshots) {
@@ -153,6 +176,29 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
       requireName(volume, "volume");
       requireName(snapshot, "snapshot");
       await pool.deleteSnapshot(volume, snapshot);
+      return {};
+    },
+    BeginReceive: async ({ snapshot, base, ...request }) => {
+      requireName(request.name, "volume");
+      if (snapshot !== "") requireName(snapshot, "snapshot");
+      requireUuid(request.contents, "contents");
+      if (base !== "") requireUuid(base, "base");
+      checkSize(request.sizeBytes);
+      const begun = { ...request, snapshot: snapshot || null, base: base || null };
+      return toReceiveMessage(viewReceive(await pool.beginReceive(begun), places));
+    },
+    AdvanceReceive: async ({ name, offsetBytes }) => {
+      requireName(name, "volume");
+      await pool.advanceReceive(name, offsetBytes);
+      return {};
+    },
+    FinishReceive: async ({ name }) => {
+      requireName(name, "volume");
+      return reply(await pool.finishReceive(name));
+    },
+    AbortReceive: async ({ name }) => {
+      requireName(name, "volume");
+      await pool.abortReceive(name);
       return {};
     },
     AllowHost: async ({ volume, hostNqn }) => {
@@ -189,6 +235,20 @@ function streamHandlers(pool: PoolService, places: Places): StreamHandlers {
       const volumes = await pool.listVolumes();
       return mapLazily(volumes, (volume) => toVolumeMessage(viewVolume(volume, places)));
     },
+    ListReceives: async () => {
+      const receives = await pool.listReceives();
+      return mapLazily(receives, (one) => toReceiveMessage(viewReceive(one, places)));
+    },
+    DiffSnapshots: async ({ base, target, startBytes }) => {
+      if (target === null) {
+        throw new PandoError("EINVAL", "a difference needs a target", { field: "target" });
+      }
+      for (const one of base === null ? [target] : [base, target]) {
+        requireName(one.volume, "volume");
+        requireName(one.snapshot, "snapshot");
+      }
+      return inTurns(pool.diff({ base, target, startBytes }));
+    },
     ListSnapshots: async ({ volume }) => {
       if (volume === "") return await pool.listSnapshots();
       requireName(volume, "volume");
@@ -201,6 +261,11 @@ function streamHandlers(pool: PoolService, places: Places): StreamHandlers {
       return await pool.listConnections(volume);
     },
   };
+}
+
+function requireUuid(text: string, field: string): void {
+  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(text)) return;
+  throw new PandoError("EINVAL", `${quote(text)} is not a UUID`, { field });
 }
 
 function serveUnary<M extends UnaryName>(
@@ -228,7 +293,7 @@ function serveStream<M extends StreamName>(
   const handle = handlers[name];
   return async (call) => {
     try {
-      for (const message of await handle(call.request)) {
+      for await (const message of await handle(call.request)) {
         if (call.cancelled) return;
         if (!call.write(message)) await drained(call);
       }
@@ -263,6 +328,14 @@ function drained<Request, Response>(call: ServerWritableStream<Request, Response
     call.once("drain", done);
     call.once("cancelled", done);
   });
+}
+
+/** Each batch is made at once: others have their turn between two of them. */
+async function* inTurns<T>(batches: AsyncIterable<T[]>): AsyncGenerator<{ ranges: T[] }> {
+  for await (const ranges of batches) {
+    yield { ranges };
+    await othersTurn();
+  }
 }
 
 function* mapLazily<From, To>(items: Iterable<From>, change: (item: From) => To): Iterable<To> {

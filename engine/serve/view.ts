@@ -2,22 +2,44 @@
 // which name it is served. Translates between that and the messages; decides nothing.
 import type { Address } from "../base/address.js";
 import { PandoError } from "../base/errors.js";
+import { partialName } from "../base/name.js";
 import { volumeNqn } from "../base/nqn.js";
-import type { Origin, PoolInfo, SessionInfo, VolumeInfo } from "../core/api.js";
-import type { OriginMessage, PoolMessage, VolumeMessage } from "./protocol.js";
+import type {
+  Origin,
+  PoolInfo,
+  ReceiveInfo,
+  ServedSnapshotInfo,
+  SessionInfo,
+  VolumeInfo,
+} from "../core/api.js";
+import type {
+  LimitChangeMessage,
+  OriginMessage,
+  PoolMessage,
+  ReceiveMessage,
+  ServedSnapshotMessage,
+  VolumeMessage,
+} from "./protocol.js";
 
 export interface TransportAddress {
   traddr: string;
   trsvcid: string;
 }
 
-export interface VolumeView extends VolumeInfo {
+/** Where and under which name something is served. */
+export interface Served {
   nqn: string;
   /** Empty if the NVMe/TCP target is off. */
   addresses: TransportAddress[];
   /** Null if the NBD front end is off. */
   nbdUri: string | null;
 }
+
+export type VolumeView = VolumeInfo & Served;
+/** What is being received, and where it is written. */
+export type ReceiveView = ReceiveInfo & Pick<Served, "nbdUri">;
+/** Read-only, as long as it is there. */
+export type SnapshotView = ServedSnapshotInfo & Served;
 
 /** Where the daemon serves; none, or null: that front end is off. */
 export interface Places {
@@ -26,12 +48,19 @@ export interface Places {
 }
 
 export function viewVolume(volume: VolumeInfo, places: Places): VolumeView {
-  const { advertise, nbdSocket } = places;
+  return { ...volume, ...served(volume.uuid, volume.name, places) };
+}
+
+export function viewSnapshot(snapshot: ServedSnapshotInfo, places: Places): SnapshotView {
+  const name = `${snapshot.volume}@${snapshot.name}`;
+  return { ...snapshot, ...served(snapshot.uuid, name, places) };
+}
+
+function served(uuid: string, name: string, { advertise, nbdSocket }: Places): Served {
   return {
-    ...volume,
-    nqn: volumeNqn(volume.uuid),
+    nqn: volumeNqn(uuid),
     addresses: advertise.map(({ host, port }) => ({ traddr: host, trsvcid: String(port) })),
-    nbdUri: nbdSocket === null ? null : nbdUri(nbdSocket, volume.name),
+    nbdUri: nbdSocket === null ? null : nbdUri(nbdSocket, name),
   };
 }
 
@@ -48,6 +77,10 @@ export function toVolumeMessage(view: VolumeView): VolumeMessage {
     ...view,
     origin: view.origin === null ? null : toOriginMessage(view.origin),
     nbdUri: view.nbdUri ?? "",
+    limits: {
+      iops: view.limits.iops ?? 0,
+      bytesPerSecond: view.limits.bytesPerSecond ?? 0,
+    },
   };
 }
 
@@ -55,12 +88,56 @@ export function fromVolumeMessage(message: VolumeMessage): VolumeView {
   return {
     ...message,
     origin: message.origin === null ? null : fromOriginMessage(message.origin),
-    sessions: message.sessions.map((session) => ({
-      ...session,
-      frontEnd: parseFrontEnd(session.frontEnd),
-    })),
+    sessions: fromSessions(message.sessions),
     nbdUri: message.nbdUri || null,
+    limits: {
+      iops: message.limits?.iops || null,
+      bytesPerSecond: message.limits?.bytesPerSecond || null,
+    },
   };
+}
+
+export function toSnapshotMessage(view: SnapshotView): ServedSnapshotMessage {
+  const { allowedHosts, sessions, nqn, addresses, nbdUri: uri, contents, ...snapshot } = view;
+  return { snapshot, allowedHosts, sessions, nqn, addresses, nbdUri: uri ?? "", contents };
+}
+
+export function viewReceive(receive: ReceiveInfo, { nbdSocket }: Places): ReceiveView {
+  const name = partialName(receive.name);
+  return { ...receive, nbdUri: nbdSocket === null ? null : nbdUri(nbdSocket, name) };
+}
+
+export function toReceiveMessage(view: ReceiveView): ReceiveMessage {
+  const { snapshot, base, nbdUri: uri } = view;
+  return { ...view, snapshot: snapshot ?? "", base: base ?? "", nbdUri: uri ?? "" };
+}
+
+export function fromReceiveMessage(message: ReceiveMessage): ReceiveView {
+  const { snapshot, base, nbdUri: uri } = message;
+  return { ...message, snapshot: snapshot || null, base: base || null, nbdUri: uri || null };
+}
+
+export function fromSnapshotMessage(message: ServedSnapshotMessage): SnapshotView {
+  const { snapshot, sessions, nbdUri: uri, ...rest } = message;
+  if (snapshot === null) {
+    throw new PandoError("EVERSION", "the daemon answered with a snapshot of nothing");
+  }
+  return { ...snapshot, ...rest, sessions: fromSessions(sessions), nbdUri: uri || null };
+}
+
+function fromSessions(sessions: VolumeMessage["sessions"]): SessionInfo[] {
+  return sessions.map((session) => ({ ...session, frontEnd: parseFrontEnd(session.frontEnd) }));
+}
+
+/** Undefined: stays as it is. */
+export function toLimitChange(limit: number | null | undefined): LimitChangeMessage | null {
+  if (limit === undefined) return null;
+  return { none: limit === null, value: limit ?? 0 };
+}
+
+export function fromLimitChange(message: LimitChangeMessage | null): number | null | undefined {
+  if (message === null) return undefined;
+  return message.none ? null : message.value;
 }
 
 export function toOriginMessage(origin: Origin): OriginMessage {

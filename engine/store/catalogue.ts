@@ -104,8 +104,8 @@ export function listVolumes(reader: StoreReader): VolumeEntry[] {
   }));
 }
 
-/** The volume's name, or undefined. */
-export function findVolumeByUuid(reader: StoreReader, uuid: string): string | undefined {
+/** VOLUME, or VOLUME@SNAPSHOT, or undefined. */
+export function findNameByUuid(reader: StoreReader, uuid: string): string | undefined {
   return find(reader, "uuids", textKey(uuid), uuidRecord)?.name;
 }
 
@@ -113,9 +113,7 @@ export function createVolume(txn: StoreTransaction, name: string, record: Volume
   if (findVolume(txn, name) !== undefined) {
     throw new PandoError("EEXIST", `volume ${name} exists already`, { volume: name });
   }
-  const uuidKey = textKey(record.uuid);
-  assert(txn.get("uuids", uuidKey) === undefined, `the UUID ${record.uuid} is taken`);
-  txn.put("uuids", uuidKey, uuidRecord.encode(uuidKey, { name }));
+  indexUuid(txn, record.uuid, name);
   writeVolume(txn, name, record);
 }
 
@@ -129,7 +127,7 @@ export function updateVolume(txn: StoreTransaction, name: string, record: Volume
 export function deleteVolume(txn: StoreTransaction, name: string): VolumeRecord {
   const record = getVolume(txn, name);
   txn.remove("volumes", textKey(name));
-  assert(txn.remove("uuids", textKey(record.uuid)), `the UUID of volume ${name} was not indexed`);
+  forgetUuid(txn, record.uuid);
   return record;
 }
 
@@ -170,6 +168,11 @@ export function getSnapshot(reader: StoreReader, volume: string, name: string): 
   });
 }
 
+/** Identity of what is in a snapshot, the same in every pool that it was sent to. */
+export function contentsOf(record: SnapshotRecord): string {
+  return record.contents ?? record.uuid;
+}
+
 /** All snapshots, or those of one volume. */
 export function listSnapshots(reader: StoreReader, volume?: string): SnapshotEntry[] {
   const range = volume === undefined ? {} : snapshotsOf(volume);
@@ -191,6 +194,7 @@ export function createSnapshot(
     throw new PandoError("EEXIST", `snapshot ${volume}@${name} exists already`, context);
   }
   const key = snapshotKey(volume, name);
+  indexUuid(txn, record.uuid, `${volume}@${name}`);
   txn.put("snapshots", key, snapshotRecord.encode(key, record));
 }
 
@@ -202,7 +206,18 @@ export function deleteSnapshot(
 ): SnapshotRecord {
   const record = getSnapshot(txn, volume, name);
   txn.remove("snapshots", snapshotKey(volume, name));
+  forgetUuid(txn, record.uuid);
   return record;
+}
+
+function indexUuid(txn: StoreTransaction, uuid: string, name: string): void {
+  const key = textKey(uuid);
+  assert(txn.get("uuids", key) === undefined, `the UUID ${uuid} is taken`);
+  txn.put("uuids", key, uuidRecord.encode(key, { name }));
+}
+
+function forgetUuid(txn: StoreTransaction, uuid: string): void {
+  assert(txn.remove("uuids", textKey(uuid)), `the UUID ${uuid} was not indexed`);
 }
 
 function writeVolume(txn: StoreTransaction, name: string, record: VolumeRecord): void {

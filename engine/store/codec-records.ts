@@ -56,6 +56,22 @@ export interface OriginRecord {
   snapshot: string | null;
 }
 
+export interface LimitsRecord {
+  iops: number | null;
+  bytesPerSecond: number | null;
+}
+
+export interface ReceivingRecord {
+  /** The name under which it will be kept; null for an import, which makes no snapshot. */
+  snapshot: string | null;
+  /** Identity of what it will contain. */
+  contents: string;
+  /** Identity of the contents of the snapshot that it begins at. */
+  base: string | null;
+  /** Everything before is durable. */
+  offsetBytes: number;
+}
+
 export interface VolumeRecord {
   uuid: string;
   layer: number;
@@ -63,6 +79,10 @@ export interface VolumeRecord {
   createdAt: string;
   allowedHosts: string[];
   origin: OriginRecord | null;
+  /** Absent: none. */
+  limits?: LimitsRecord;
+  /** Present: it is a partial, and nobody is served it. */
+  receiving?: ReceivingRecord;
 }
 
 export interface SnapshotRecord {
@@ -71,6 +91,10 @@ export interface SnapshotRecord {
   sizeBytes: number;
   createdAt: string;
   volumeUuid: string;
+  /**
+   * Identity of what is in it, the same wherever it was sent to. Absent: its own UUID.
+   */
+  contents?: string;
 }
 
 /** As nvme-cli writes them. */
@@ -95,7 +119,7 @@ export interface RecordCodec<T> {
 }
 
 type Check = (value: unknown) => boolean;
-type Shape<T> = { [K in keyof T]: Check };
+type Shape<T> = { [K in keyof Required<T>]: Check };
 
 const MAX_TEXT = 1024;
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
@@ -109,6 +133,13 @@ const uuid: Check = (value) => typeof value === "string" && UUID.test(value);
 const time: Check = (value) => text(value) && !Number.isNaN(Date.parse(value as string));
 const state: Check = (value) => LAYER_STATES.includes(value as LayerState);
 const texts: Check = (value) => Array.isArray(value) && value.every(text);
+const optionals = new Set<Check>();
+/** The field may be absent. */
+const optional = (check: Check): Check => {
+  const marked: Check = (value) => check(value);
+  optionals.add(marked);
+  return marked;
+};
 const orNull =
   (check: Check): Check =>
   (value) =>
@@ -134,6 +165,16 @@ export const layerRecord = codec<LayerRecord>({
   ownedBlocks: count,
   mappedDelta: integer,
 });
+const LIMITS: Shape<LimitsRecord> = {
+  iops: orNull(positive),
+  bytesPerSecond: orNull(positive),
+};
+const RECEIVING: Shape<ReceivingRecord> = {
+  snapshot: orNull(text),
+  contents: uuid,
+  base: orNull(uuid),
+  offsetBytes: count,
+};
 export const volumeRecord = codec<VolumeRecord>({
   uuid,
   layer: positive,
@@ -141,6 +182,8 @@ export const volumeRecord = codec<VolumeRecord>({
   createdAt: time,
   allowedHosts: texts,
   origin: orNull((value) => hasShape(value, { volume: text, snapshot: orNull(text) }) === null),
+  limits: optional((value) => hasShape(value, LIMITS) === null),
+  receiving: optional((value) => hasShape(value, RECEIVING) === null),
 });
 export const snapshotRecord = codec<SnapshotRecord>({
   uuid,
@@ -148,6 +191,7 @@ export const snapshotRecord = codec<SnapshotRecord>({
   sizeBytes: positive,
   createdAt: time,
   volumeUuid: uuid,
+  contents: optional(uuid),
 });
 export const hostKeysRecord = codec<HostKeysRecord>({ hostKey: text, controllerKey: orNull(text) });
 export const uuidRecord = codec<UuidRecord>({ name: text });
@@ -183,7 +227,10 @@ function hasShape(value: unknown, shape: Record<string, Check>): string | null {
     if (!Object.hasOwn(shape, field)) return `field ${field} is unknown`;
   }
   for (const [field, check] of Object.entries(shape)) {
-    if (!Object.hasOwn(value, field)) return `field ${field} is missing`;
+    if (!Object.hasOwn(value, field)) {
+      if (optionals.has(check)) continue;
+      return `field ${field} is missing`;
+    }
     if (!check((value as Record<string, unknown>)[field])) return `field ${field} is not valid`;
   }
   return null;

@@ -183,7 +183,7 @@ Napi::Value SimDiskPending(const Napi::CallbackInfo& info) {
   static constexpr const char* kKinds[] = {"read", "write", "write-durable", "flush"};
   Napi::Array result = Napi::Array::New(info.Env());
   for (size_t i = 0; i < device->sim->pending_count(); ++i) {
-    const DiskOp& op = device->sim->pending(i);
+    const DiskOp op = device->sim->pending(i);
     Napi::Object entry = Napi::Object::New(info.Env());
     entry.Set("kind", kKinds[static_cast<size_t>(op.kind)]);
     entry.Set("offset", to_js_number(info.Env(), op.offset));
@@ -214,20 +214,56 @@ Napi::Value SimDiskComplete(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-/// simDiskCutPower(device, survivors: 0 none, 1 all, 2 completed, 3 random, seed)
+/// simDiskTransfer(device, index, length): a short transfer
+Napi::Value SimDiskTransfer(const Napi::CallbackInfo& info) {
+  Args args(info, "simDiskTransfer");
+  const auto device = sim_arg(args, 0);
+  const uint64_t index = args.number(1, "index");
+  const uint64_t length = args.number(2, "length");
+  if (!args.ok()) return info.Env().Undefined();
+  const bool pending = index < device->sim->pending_count();
+  const uint32_t unit = device->sim->atomic_unit();
+  if (!pending || device->sim->pending(index).kind == DiskOpKind::kFlush) {
+    args.fail("index", "that of a pending read or write");
+  } else if (length == 0 || length % unit != 0 || length >= device->sim->pending(index).length) {
+    args.fail("length", "whole atomic units, less than are left");
+  } else {
+    device->sim->transfer(index, static_cast<uint32_t>(length));
+  }
+  return info.Env().Undefined();
+}
+
+/// simDiskDigest(device): everything that was done to it so far, as one number
+Napi::Value SimDiskDigest(const Napi::CallbackInfo& info) {
+  Args args(info, "simDiskDigest");
+  const auto device = sim_arg(args, 0);
+  if (device == nullptr) return info.Env().Undefined();
+  return to_js_number(info.Env(), device->sim->digest());
+}
+
+/// simDiskCutPower(device, survivors: 0 none, 1 all, 2 completed, 3 random, 4 chosen, seed)
 Napi::Value SimDiskCutPower(const Napi::CallbackInfo& info) {
   Args args(info, "simDiskCutPower");
   const auto device = sim_arg(args, 0);
   const uint64_t survivors = args.number(1, "survivors");
   const uint64_t seed = args.number(2, "seed");
-  if (args.ok() && survivors > static_cast<uint64_t>(Survivors::kRandom)) {
-    args.fail("survivors", "0 to 3");
+  if (args.ok() && survivors > static_cast<uint64_t>(Survivors::kChosen)) {
+    args.fail("survivors", "0 to 4");
   }
   if (args.ok()) {
     device->sim->cut_power(static_cast<Survivors>(survivors), seed);
     device->shared.clear();
   }
   return info.Env().Undefined();
+}
+
+/// simDiskSurvivorSets(device, limit): how many contents a power cut could leave now
+Napi::Value SimDiskSurvivorSets(const Napi::CallbackInfo& info) {
+  Args args(info, "simDiskSurvivorSets");
+  const auto device = sim_arg(args, 0);
+  const uint64_t limit = args.number(1, "limit");
+  if (!args.ok()) return info.Env().Undefined();
+  return to_js_number(info.Env(), device->sim->survivor_sets(limit));
 }
 
 /// simSharedRead(device): the memory that outlives the process; empty after a power cut
@@ -264,7 +300,10 @@ void register_device_calls(Napi::Env env, Napi::Object exports) {
   exports.Set("simDiskPending", Napi::Function::New(env, SimDiskPending));
   exports.Set("simDiskPendingCount", Napi::Function::New(env, SimDiskPendingCount));
   exports.Set("simDiskComplete", Napi::Function::New(env, SimDiskComplete));
+  exports.Set("simDiskTransfer", Napi::Function::New(env, SimDiskTransfer));
+  exports.Set("simDiskDigest", Napi::Function::New(env, SimDiskDigest));
   exports.Set("simDiskCutPower", Napi::Function::New(env, SimDiskCutPower));
+  exports.Set("simDiskSurvivorSets", Napi::Function::New(env, SimDiskSurvivorSets));
   exports.Set("simSharedRead", Napi::Function::New(env, SimSharedRead));
   exports.Set("simDiskKill", Napi::Function::New(env, SimDiskKill));
 }

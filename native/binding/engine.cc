@@ -1,5 +1,6 @@
 #include "engine.h"
 
+#include <ctime>
 #include <utility>
 
 #include "args.h"
@@ -121,6 +122,7 @@ void Engine::stop() {
     const auto dropped = std::exchange(requests, {});
     outbox_.clear();
     deferred_.clear();
+    due_.clear();
     return;
   }
   reactor_->stop();
@@ -173,6 +175,21 @@ void Engine::defer(std::function<void()> function) {
   }
 }
 
+void Engine::later(uint64_t delay_ms, std::function<void()> function) {
+  if (simulated()) {
+    due_.emplace(now_ms_ + delay_ms, std::move(function));
+  } else {
+    reactor_->add_timer(delay_ms, std::move(function));
+  }
+}
+
+uint64_t Engine::now_ns() {
+  if (simulated()) return now_ms_ * 1'000'000;
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
 size_t Engine::drain(Napi::Env env) {
   PANDO_ASSERT(simulated());
   size_t count = 0;
@@ -182,6 +199,12 @@ size_t Engine::drain(Napi::Env env) {
   }
   for (auto& task : std::exchange(outbox_, {})) {
     task(env);
+    ++count;
+  }
+  if (count == 0 && !due_.empty()) {
+    auto next = due_.extract(due_.begin());
+    now_ms_ = next.key();
+    next.mapped()();
     ++count;
   }
   return count;

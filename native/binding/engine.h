@@ -82,6 +82,8 @@ class Engine final : public PoolHost, public Exports, public std::enable_shared_
   void blocks_freed(std::vector<BlockRun> runs) override;
   void pool_failed(int error, const std::string& what) override;
   void defer(std::function<void()> function) override;
+  void later(uint64_t delay_ms, std::function<void()> function) override;
+  uint64_t now_ns() override;
 
   // Exports
   void open(OpenRequest request, std::function<void(OpenResult)> done) override;
@@ -118,6 +120,9 @@ class Engine final : public PoolHost, public Exports, public std::enable_shared_
   Napi::ThreadSafeFunction main_;
   std::vector<std::function<void()>> deferred_;  // simulation
   std::vector<JsTask> outbox_;                   // simulation
+  // Simulation: time stands still until nothing else is left to run.
+  std::multimap<uint64_t, std::function<void()>> due_;
+  uint64_t now_ms_ = 0;
 
   std::mutex index_mutex_;  // guards the next three
   std::vector<IndexQuestion> index_questions_;

@@ -107,6 +107,8 @@ Napi::Value VolumeOpen(const Napi::CallbackInfo& info) {
   options.read_only = args.boolean_field(from, "readOnly");
   if (args.ok()) options.lineage = args.numbers(from.Get("lineage"), "lineage");
   options.born_here = args.boolean_field(from, "bornHere");
+  options.requests_per_second = args.number_field(from, "requestsPerSecond");
+  options.bytes_per_second = args.number_field(from, "bytesPerSecond");
   if (args.ok() && options.lineage.empty()) args.fail("lineage", "at least one layer");
   if (!args.ok()) return undefined(args);
   return make_promise(args.env(), engine, [engine, options](const Settle& settle) {
@@ -186,6 +188,22 @@ Napi::Value VolumeResize(const Napi::CallbackInfo& info) {
       return;
     }
     engine->pool().resize_volume(id, size);
+    settle(0, "", nullptr);
+  });
+}
+
+/// volumeLimit(pool, volume, requestsPerSecond, bytesPerSecond): Promise. 0: no limit.
+Napi::Value VolumeLimit(const Napi::CallbackInfo& info) {
+  Args args(info, "volumeLimit");
+  const auto engine = engine_arg(args);
+  const uint64_t id = args.number(1, "volume");
+  const uint64_t requests = args.number(2, "requestsPerSecond");
+  const uint64_t bytes = args.number(3, "bytesPerSecond");
+  if (!args.ok()) return undefined(args);
+  return make_promise(args.env(), engine, [engine, id, requests, bytes](const Settle& settle) {
+    Volume* volume = volume_or_reject(*engine, id, settle);
+    if (volume == nullptr) return;
+    volume->set_limits(requests, bytes);
     settle(0, "", nullptr);
   });
 }
@@ -509,6 +527,7 @@ Napi::Value PoolStats(const Napi::CallbackInfo& info) {
         {"journalWaits", c.journal_waits},
         {"overlapWaits", c.overlap_waits},
         {"gateWaits", c.gate_waits},
+        {"limitWaits", c.limit_waits},
         {"noSpace", c.no_space},
         {"ioErrors", c.io_errors},
         {"discardedOwnedSlots", c.freed_owned_discards},
@@ -551,6 +570,7 @@ void register_pool_calls(Napi::Env env, Napi::Object exports) {
   exports.Set("volumeFreeze", Napi::Function::New(env, VolumeFreeze));
   exports.Set("volumeThaw", Napi::Function::New(env, VolumeThaw));
   exports.Set("volumeResize", Napi::Function::New(env, VolumeResize));
+  exports.Set("volumeLimit", Napi::Function::New(env, VolumeLimit));
   exports.Set("volumeIo", Napi::Function::New(env, VolumeIo));
   exports.Set("exportsAnswerOpen", Napi::Function::New(env, ExportsAnswerOpen));
   exports.Set("exportsAnswerAuth", Napi::Function::New(env, ExportsAnswerAuth));

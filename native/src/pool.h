@@ -43,6 +43,10 @@ class PoolHost {
   virtual void pool_failed(int error, const std::string& what) = 0;
   /// Runs `function` on the reactor later, never inside this call.
   virtual void defer(std::function<void()> function) = 0;
+  /// Runs `function` on the reactor once, after `delay_ms`.
+  virtual void later(uint64_t delay_ms, std::function<void()> function) = 0;
+  /// Of a clock that never goes back.
+  virtual uint64_t now_ns() = 0;
 };
 
 struct PoolOptions {
@@ -64,6 +68,8 @@ struct VolumeOptions {
   bool read_only;
   std::vector<uint64_t> lineage;  // layer ids from the live layer to the root
   bool born_here;                 // the live layer was made in this process and never opened before
+  uint64_t requests_per_second = 0;  // 0: no limit
+  uint64_t bytes_per_second = 0;     // 0: no limit
 };
 
 struct PoolCounters {
@@ -80,6 +86,7 @@ struct PoolCounters {
   uint64_t journal_waits = 0;  // … for room in the journal
   uint64_t overlap_waits = 0;  // … for another write to the same blocks
   uint64_t gate_waits = 0;     // requests held by a snapshot
+  uint64_t limit_waits = 0;    // … by the volume's own limits
   uint64_t no_space = 0;
   uint64_t io_errors = 0;
   uint64_t freed_owned_discards = 0;   // slots discarded that the layer owned

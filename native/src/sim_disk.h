@@ -7,8 +7,10 @@
 // it. So multi-unit writes tear.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "disk.h"
@@ -21,6 +23,7 @@ enum class Survivors : uint8_t {
   kAll,        // everything that had completed or was pending
   kCompleted,  // what had completed, nothing that was pending
   kRandom,     // each unit: one of its candidates, by the seed
+  kChosen,     // the set that has the seed as its number, from 0 to survivor_sets() - 1
 };
 
 /// xorshift64*: deterministic everywhere, unlike the distributions of <random>.
@@ -47,17 +50,23 @@ class SimDisk final : public Disk {
   void submit(DiskOp* op) override;
   bool volatile_cache() const override { return true; }
   uint32_t atomic_unit() const override { return atomic_unit_; }
-  uint64_t size_bytes() const override { return live_.size(); }
+  uint64_t size_bytes() const override { return size_bytes_; }
 
   size_t pending_count() const { return pending_.size(); }
-  const DiskOp& pending(size_t index) const { return *pending_[index].op; }
+  /// What is left of it: a short transfer has been less than it asked for.
+  DiskOp pending(size_t index) const { return rest_of(pending_[index]); }
   /// Completes one pending operation, with `error` (a positive errno) if not 0; a failed write may
   /// have changed any unit it covers, by `seed`.
   void complete(size_t index, int error, uint64_t seed);
+  /// A short transfer: `length` bytes of the operation, less than are left of it; the rest stays
+  /// pending, as a disk goes on where a transfer stopped.
+  void transfer(size_t index, uint32_t length);
 
   /// Loses power. Pending operations vanish without `done`. Afterwards everything that is left is
   /// durable.
   void cut_power(Survivors survivors, uint64_t seed);
+  /// How many different contents a power cut could leave now; `limit` if there are more.
+  uint64_t survivor_sets(uint64_t limit) const;
   /// The process dies: each pending write lands whole or not, by `seed`; the volatile cache stays.
   void kill(uint64_t seed);
 
@@ -68,9 +77,14 @@ class SimDisk final : public Disk {
 
   /// The same contents and cache under a new name, nothing pending: a state to start again from.
   SimDisk fork() const;
-  uint64_t completed_count() const { return completed_; }
+  /// Everything that was done to it so far, in its order, as one number.
+  uint32_t digest() const { return digest_; }
 
  private:
+  static constexpr uint64_t kPageBytes = 4096;
+  using Page = std::array<std::byte, kPageBytes>;
+  /// Pages are shared until one side changes: forks and power cuts cost next to nothing.
+  using Content = std::vector<std::shared_ptr<Page>>;
   using Unit = std::vector<std::byte>;
   struct Version {
     uint64_t write;  // number of the write, in the order of completion
@@ -79,19 +93,23 @@ class SimDisk final : public Disk {
   struct Pending {
     DiskOp* op;
     uint64_t writes_before;  // flush: the writes completed before it was issued
+    uint32_t transferred;    // by short transfers
   };
 
+  static DiskOp rest_of(const Pending& pending);
   void apply(const DiskOp& op, bool durable);
   void make_durable(uint64_t write_limit);
-  void put_unit(std::vector<std::byte>& image, uint64_t unit, const std::byte* data);
+  void put_unit(Content& content, uint64_t unit, const std::byte* data);
+  void note(const DiskOp& op);
 
+  uint64_t size_bytes_;
   uint32_t atomic_unit_;
-  std::vector<std::byte> live_;                         // what a read sees
-  std::vector<std::byte> durable_;                      // what a power cut cannot take away
+  Content live_;                                        // what a read sees
+  Content durable_;                                     // what a power cut cannot take away
   std::map<uint64_t, std::vector<Version>> unflushed_;  // by unit, oldest first
   std::vector<Pending> pending_;
   uint64_t writes_ = 0;
-  uint64_t completed_ = 0;
+  uint32_t digest_ = 0;
 };
 
 }  // namespace pando

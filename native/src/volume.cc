@@ -30,6 +30,7 @@ Volume::Volume(Pool& pool, const VolumeOptions& options)
       layer_(pool.index_.open_layer(options.lineage, options.born_here)),
       last_ordinal_(pool.journal_.last_ordinal()) {
   pool_.extents_.attach(&cursor_);
+  limit_.set(options.requests_per_second, options.bytes_per_second);
 }
 
 Volume::~Volume() {
@@ -61,6 +62,14 @@ void Volume::submit(BlockIo* io) {
     io->done(io);
     return;
   }
+  if (limit_.active() && over_limit(*io)) {
+    hold_for_limit(io);
+    return;
+  }
+  pass_gate(io);
+}
+
+void Volume::pass_gate(BlockIo* io) {
   if (gated_ && changes(io->op)) {
     ++pool_.counters_.gate_waits;
     behind_gate_.push_back(io);
@@ -226,7 +235,10 @@ void Volume::open_gate(uint64_t new_layer) {
   }
   gated_ = false;
   std::deque<BlockIo*> held = std::exchange(behind_gate_, {});
-  for (BlockIo* io : held) submit(io);
+  for (BlockIo* io : held) {
+    io->status = validate(*io);
+    io->status == IoStatus::kOk ? start(io) : io->done(io);
+  }
 }
 
 void Volume::resize(uint64_t size_bytes) {
@@ -237,6 +249,7 @@ void Volume::resize(uint64_t size_bytes) {
 void Volume::close(std::function<void()> done) {
   PANDO_ASSERT(!closing_ && !gated_);
   closing_ = true;
+  release_limited();
   if (requests_ == 0) {
     done();
   } else {

@@ -20,6 +20,7 @@
 #include "extents.h"
 #include "piece.h"
 #include "pool.h"
+#include "rate_limit.h"
 #include "span_locks.h"
 
 namespace pando {
@@ -48,17 +49,25 @@ class Volume final : public BlockVolume {
   void when_writes_drained(std::function<void()> done);
   void open_gate(uint64_t new_layer);
   void resize(uint64_t size_bytes);
+  /// 0: no limit. Counts from now on, for what waits too.
+  void set_limits(uint64_t requests_per_second, uint64_t bytes_per_second);
   void close(std::function<void()> done);
 
  private:
   // volume.cc: requests
   IoStatus validate(const BlockIo& io) const;
+  void pass_gate(BlockIo* io);
   void start(BlockIo* io);
   void pump(Request* request);
   void piece_done(Piece* piece, IoStatus status);
   void all_pieces_done(Request* request);
   void complete(Request* request);
   void writes_finished();
+
+  // volume_limits.cc
+  bool over_limit(const BlockIo& io);
+  void hold_for_limit(BlockIo* io);
+  void release_limited();
 
   // volume_read.cc
   void run_read(Piece* piece);
@@ -94,6 +103,9 @@ class Volume final : public BlockVolume {
 
   bool gated_ = false;
   std::deque<BlockIo*> behind_gate_;
+  RateLimit limit_;
+  std::deque<BlockIo*> behind_limit_;  // in the order in which they came
+  bool limit_timer_set_ = false;
   uint64_t writes_ = 0;    // requests that change something, admitted and not yet applied
   uint64_t requests_ = 0;  // all, until they complete
   std::function<void()> on_drained_;

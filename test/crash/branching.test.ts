@@ -1,7 +1,7 @@
 // The instant of a snapshot: what the gate holds, when it opens, and that nobody else opens it.
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { native } from "../../native/native.js";
+import { IO_OP, native } from "../../native/native.js";
 import {
   addVolume,
   counters,
@@ -217,6 +217,33 @@ test("a volume is not rolled back to the snapshot of another one of its name", a
   const tried = track(world.pool.rollbackVolume("a", "s"));
   await drain(world);
   assert.is((tried.error as { code?: string }).code, "EINVAL");
+  await finish(client);
+});
+
+test("a snapshot is read as it was, takes no write, and stays while it is read", async () => {
+  const client = await smallPool();
+  const { world } = client;
+  await write(client, "a", 0, 8);
+  const read = async (name: string) => {
+    const done = await world.run(world.pool.io(name, IO_OP.read, 0, 16 * 4096));
+    assert.is(done?.value.status, "ok");
+    return Buffer.from(done?.value.data ?? []);
+  };
+  const before = await read("a");
+  await world.run(client.snapshot("a", "s"));
+  await write(client, "a", 4, 8);
+  await world.run(world.pool.hold("a@s"));
+  assert.ok((await read("a@s")).equals(before));
+  assert.not((await read("a")).equals(before));
+  for (const op of [IO_OP.write, IO_OP.discard, IO_OP.writeZeroes]) {
+    const data = op === IO_OP.write ? Buffer.alloc(4096) : null;
+    const done = await world.run(world.pool.io("a@s", op, 0, 4096, data));
+    assert.is(done?.value.status, "read-only");
+  }
+  const deleting = track(world.pool.deleteSnapshot("a", "s"));
+  await drain(world);
+  assert.is((deleting.error as { code?: string }).code, "EBUSY");
+  await world.run(world.pool.release("a@s"));
   await finish(client);
 });
 

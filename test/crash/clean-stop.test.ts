@@ -4,7 +4,8 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { isPandoError } from "../../engine/base/errors.js";
 import { seeded } from "../prng.js";
-import { NO_FAULTS, SeededScheduler } from "../sim/seeded-scheduler.js";
+import { FaultDice, NO_FAULTS } from "../sim/faults.js";
+import { SeededScheduler } from "../sim/seeded-scheduler.js";
 import { addVolume, finish, flush, smallPool, write } from "../sim/small-pool.js";
 
 const test = suite("clean stop");
@@ -34,7 +35,8 @@ for (const dataBlocks of [400, 64]) {
   test(`a pool of ${dataBlocks} blocks, closed under load`, async () => {
     for (let seed = 1; seed <= 30; seed++) {
       const random = seeded(seed);
-      const scheduler = new SeededScheduler(random, NO_FAULTS);
+      const dice = new FaultDice(seed, { ...NO_FAULTS, hang: 25 });
+      const scheduler = new SeededScheduler(random, { dice });
       const client = await smallPool({ dataBlocks, indexCacheBytes: 2 * 2400 });
       const { world } = client;
       await addVolume(client, "b");

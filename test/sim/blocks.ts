@@ -33,7 +33,8 @@ export function versionsIn(data: Uint8Array): (number | null)[] {
     const unit = (first / WORDS) % UNITS_PER_SECTOR;
     const word = words[first] as number;
     const version = word >>> 8;
-    const whole = words.subarray(first, first + WORDS).every((other) => other === word);
+    let whole = true;
+    for (let at = first + 1; at < first + WORDS; at++) whole &&= words[at] === word;
     const right = word === (version === 0 ? 0 : wordOf(version, unit));
     found.push(whole && right ? version : null);
   }

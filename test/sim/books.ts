@@ -1,5 +1,5 @@
 // What there is, as far as the users of a pool can know: volumes and snapshots, what each sector
-// may read as, and the order of everything that was seen.
+// may read as.
 import { assert } from "../../engine/base/assert.js";
 import { UNITS_PER_SECTOR, versionsIn } from "./blocks.js";
 import { type Content, History, Image, type Mark, settle, written } from "./history.js";
@@ -32,8 +32,6 @@ export class Books {
   readonly volumes = new Map<string, VolumeBook>();
   /** By `volume@snapshot`. */
   readonly snapshots = new Map<string, SnapshotBook>();
-  /** Everything that was seen, folded into one number. */
-  digest = 0;
   #now = 0;
 
   volume(name: string): VolumeBook {
@@ -88,7 +86,6 @@ export class Books {
       const versions = found.slice(at * UNITS_PER_SECTOR, (at + 1) * UNITS_PER_SECTOR);
       const marks = allowed(history);
       versions.forEach((version, unit) => {
-        this.fold(sector, unit, version ?? -1);
         if (version !== null && settle(marks, unit, version)) return;
         const describe = marks.map(({ began, ended, ok, durable }) => ({
           began,
@@ -107,9 +104,5 @@ export class Books {
 
   tick(): number {
     return ++this.#now;
-  }
-
-  fold(...values: number[]): void {
-    for (const value of values) this.digest = (Math.imul(this.digest, 31) + value) | 0;
   }
 }

@@ -4,9 +4,15 @@
 import { assert } from "../../engine/base/assert.js";
 import { SECTOR_BYTES } from "../../engine/base/constants.js";
 import { isPandoError } from "../../engine/base/errors.js";
-import { checkStore } from "../../engine/core/check.js";
-import { getSpaceRecord, getVolume } from "../../engine/store/catalogue.js";
+import { getVolume } from "../../engine/store/catalogue.js";
 import { IO_OP, type IoResult } from "../../native/native.js";
+import {
+  compareNames,
+  type Found,
+  findNames,
+  requireCleanStore,
+  requireNothingLeft,
+} from "./audit.js";
 import { sectorsOf } from "./blocks.js";
 import { Books, HOLE, type Range, type SnapshotBook, type VolumeBook } from "./books.js";
 import { type History, type Mark, written } from "./history.js";
@@ -14,14 +20,17 @@ import type { Scheduler, World } from "./world.js";
 
 /** A change of the catalogue that is under way: after a crash either is right. */
 interface Pending {
+  what: string;
   /** Looks whether it happened, and takes it into the books. */
   resolve(found: Found): void;
 }
 
-interface Found {
-  volumes: Map<string, number>;
-  snapshots: Set<string>;
+interface Change extends Pending {
+  /** It was acknowledged: takes it into the books. */
+  done(): void;
 }
+
+const IO_NAMES = Object.keys(IO_OP);
 
 /** An I/O's status that is no surprise. */
 export type Outcome = IoResult["status"];
@@ -40,6 +49,8 @@ export class Client {
   readonly #touched = new Set<number>();
   underWay = 0;
   readonly #pending = new Set<Pending>();
+  /** Told of everything that is asked for, and how it ends. */
+  trace: (line: string) => void = () => undefined;
   #version = 0;
   #temporary = 0;
   /** Since the volumes were compared the last time. */
@@ -103,6 +114,7 @@ export class Client {
   create(name: string, sectors: number): Promise<void> {
     const add = (): void => this.#books.addVolume(name, sectors, () => HOLE);
     return this.#alter([name], () => this.pool.createVolume(name, sectors * SECTOR_BYTES), {
+      what: `create ${name} ${sectors}`,
       done: add,
       resolve: (found) => {
         if (found.volumes.has(name)) add();
@@ -127,6 +139,7 @@ export class Client {
     };
     const work = () => this.pool.createSnapshots(names.map((volume) => ({ volume, snapshot })));
     await this.#pinned(volumes, keys, work, {
+      what: `snapshot ${keys.join(" ")}`,
       done: () => {
         add();
         for (const volume of volumes) this.#books.frozen(volume, from);
@@ -153,6 +166,7 @@ export class Client {
         sector < source.sectors ? source.image.at(sector) : HOLE,
       );
     await this.#alter([name, key], () => this.pool.rollbackVolume(name, snapshot), {
+      what: `roll back ${key}`,
       done: replace,
       resolve: () => {
         if (getVolume(this.world.store, name).layer !== before) replace();
@@ -167,6 +181,7 @@ export class Client {
     const add = (): void =>
       this.#books.addVolume(name, source.sectors, (sector) => source.image.at(sector));
     return this.#alter([name], () => this.pool.cloneVolume({ volume, snapshot }, name), {
+      what: `clone ${key} ${name}`,
       done: add,
       resolve: (found) => {
         if (found.volumes.has(name)) add();
@@ -183,6 +198,7 @@ export class Client {
     };
     const origin = { volume: source, snapshot: null };
     return this.#pinned([volume], [name], () => this.pool.cloneVolume(origin, name), {
+      what: `clone ${source} ${name}`,
       done: () => {
         add();
         this.#books.frozen(volume, from);
@@ -200,6 +216,7 @@ export class Client {
       this.volumes.delete(name);
     };
     await this.#alter([name], () => this.pool.deleteVolume(name), {
+      what: `delete ${name}`,
       done: remove,
       resolve: (found) => {
         if (!found.volumes.has(name)) remove();
@@ -213,6 +230,7 @@ export class Client {
       this.snapshots.delete(key);
     };
     return this.#alter([key], () => this.pool.deleteSnapshot(volume, snapshot), {
+      what: `delete ${key}`,
       done: remove,
       resolve: (found) => {
         if (!found.snapshots.has(key)) remove();
@@ -223,6 +241,7 @@ export class Client {
   resize(name: string, sectors: number): Promise<void> {
     const volume = this.#books.volume(name);
     return this.#alter([name], () => this.pool.resizeVolume(name, sectors * SECTOR_BYTES), {
+      what: `resize ${name} ${sectors}`,
       done: () => {
         volume.sectors = sectors;
       },
@@ -276,10 +295,10 @@ export class Client {
    * volume, and forgets what cannot come back.
    */
   async resume(scheduler?: Scheduler): Promise<void> {
-    const found = await this.#found();
+    const found = await findNames(this.world);
     for (const pending of this.#pending) pending.resolve(found);
     this.#pending.clear();
-    this.#compareNames(found);
+    compareNames(found, this.#books);
     this.checkStore();
     for (const volume of [...this.volumes.values()]) {
       await this.#compareVolume(volume, true, scheduler);
@@ -290,7 +309,7 @@ export class Client {
   /** Reads everything that there is, snapshots too. */
   async compareAll(scheduler?: Scheduler): Promise<void> {
     assert(this.underWay === 0, "nothing is under way");
-    this.#compareNames(await this.#found());
+    compareNames(await findNames(this.world), this.#books);
     for (const volume of [...this.volumes.values()])
       await this.#compareVolume(volume, false, scheduler);
     for (const key of [...this.snapshots.keys()]) {
@@ -307,19 +326,11 @@ export class Client {
     const { world } = this;
     for (const key of [...this.snapshots.keys()]) await world.run(this.deleteSnapshot(key));
     for (const name of [...this.volumes.keys()]) await world.run(this.deleteVolume(name));
-    await world.run(world.pool.settle());
-    await world.quiesce();
-    this.checkStore();
-    const { layers, indexBlocks, ownedBlocks } = checkStore(world.store);
-    assert(layers === 0 && indexBlocks === 0 && ownedBlocks === 0, "nothing is left in the store");
-    assert(getSpaceRecord(world.store).allocatedBlocks === 0, "nothing is left in the free map");
-    const info = (await world.run(world.pool.info()))?.value;
-    assert(info?.usedBytes === 0, `${info?.usedBytes} bytes are still in use`);
+    await requireNothingLeft(world);
   }
 
   checkStore(): void {
-    const { problems } = checkStore(this.world.store);
-    if (problems.length > 0) throw new Error(`the store is not clean: ${problems.join("; ")}`);
+    requireCleanStore(this.world);
   }
 
   get volumes(): Map<string, VolumeBook> {
@@ -331,8 +342,9 @@ export class Client {
     return this.#books.snapshots;
   }
 
-  get digest(): number {
-    return this.#books.digest;
+  /** Changes of the catalogue that are under way. */
+  get changes(): string[] {
+    return [...this.#pending].map(({ what }) => what);
   }
 
   get pool(): World["pool"] {
@@ -371,9 +383,11 @@ export class Client {
     fua: boolean,
   ): Promise<IoResult> {
     const offset = sector * SECTOR_BYTES;
+    const what = `${IO_NAMES[op]} ${volume.name} ${sector}+${count}${fua ? " fua" : ""}`;
+    this.trace(what);
     const io = this.pool.io(volume.name, op, offset, count * SECTOR_BYTES, data, fua);
     const result = await this.#counted(io);
-    this.#books.fold(op, sector, count, result.status.length);
+    this.trace(`${what}: ${result.status}`);
     return result;
   }
 
@@ -394,7 +408,7 @@ export class Client {
     volumes: VolumeBook[],
     names: string[],
     work: () => Promise<unknown>,
-    change: Pending & { done: () => void },
+    change: Change,
   ): Promise<void> {
     for (const volume of volumes) volume.pins++;
     try {
@@ -404,19 +418,19 @@ export class Client {
     }
   }
 
-  async #alter(
-    names: string[],
-    work: () => Promise<unknown>,
-    change: Pending & { done: () => void },
-  ): Promise<void> {
+  async #alter(names: string[], work: () => Promise<unknown>, change: Change): Promise<void> {
     for (const name of names) this.busy.add(name);
+    const { what } = change;
     this.#pending.add(change);
     this.#books.tick();
+    this.trace(what);
     try {
       await this.#counted(work());
       this.#pending.delete(change);
       change.done();
+      this.trace(`${what}: done`);
     } catch (error) {
+      this.trace(`${what}: ${(error as Error).message}`);
       // Refused for good, unless the pool is broken or closed: then opening it again shows.
       const unknown = isPandoError(error, "EIO") || isPandoError(error, "ECLOSED");
       if (!unknown) this.#pending.delete(change);
@@ -424,22 +438,6 @@ export class Client {
     } finally {
       for (const name of names) this.busy.delete(name);
     }
-  }
-
-  async #found(): Promise<Found> {
-    const volumes = (await this.world.run(this.pool.listVolumes()))?.value ?? [];
-    const snapshots = (await this.world.run(this.pool.listSnapshots()))?.value ?? [];
-    return {
-      volumes: new Map(volumes.map(({ name, sizeBytes }) => [name, sizeBytes])),
-      snapshots: new Set(snapshots.map(({ volume, name }) => `${volume}@${name}`)),
-    };
-  }
-
-  #compareNames(found: Found): void {
-    const expected = [...this.volumes.values()].map((v) => `${v.name} ${v.sectors * SECTOR_BYTES}`);
-    const there = [...found.volumes].map(([name, bytes]) => `${name} ${bytes}`);
-    same("volumes", there, expected);
-    same("snapshots", [...found.snapshots], [...this.snapshots.keys()]);
   }
 
   async #compareVolume(volume: VolumeBook, crashed: boolean, scheduler?: Scheduler): Promise<void> {
@@ -466,13 +464,6 @@ export class Client {
     }
     await this.world.run(this.close(volume.name), options);
   }
-}
-
-function same(what: string, found: string[], expected: string[]): void {
-  const a = [...found].sort().join(", ");
-  const b = [...expected].sort().join(", ");
-  if (a !== b)
-    throw new Error(`${what}: there are ${a || "none"}, and there should be ${b || "none"}`);
 }
 
 /** In order, none longer than one request may be. */

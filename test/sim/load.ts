@@ -1,7 +1,10 @@
 // A random load: block I/O and changes of the catalogue, some at a time, on a few volumes whose
 // traffic is crowded into a few places, so that everything meets everything.
+//
+// Each operation is drawn from a source of its own, so that leaving one out leaves the others as
+// they were, as far as what they meet allows.
 import { isPandoError } from "../../engine/base/errors.js";
-import type { Random } from "../prng.js";
+import { type Random, seeded } from "../prng.js";
 import type { Range, VolumeBook } from "./books.js";
 import type { Client, Outcome } from "./client.js";
 
@@ -22,18 +25,19 @@ const LONGEST = 24;
 
 export class Load {
   readonly client: Client;
-  readonly random: Random;
   readonly options: LoadOptions;
+  /** Of the operation that is being drawn. */
+  random: Random = seeded(0);
   /** The first thing that should not have happened. */
   surprise: unknown = null;
   /** How operations ended. */
   readonly outcomes = new Map<string, number>();
-  #names = 0;
+  #number = 0;
   #changes = 0;
+  #life = 0;
 
-  constructor(client: Client, random: Random, options: LoadOptions) {
+  constructor(client: Client, options: LoadOptions) {
     this.client = client;
-    this.random = random;
     this.options = options;
   }
 
@@ -46,27 +50,31 @@ export class Load {
     ];
   }
 
-  /** Submits one thing; false if what was drawn is not possible now. */
-  submit(): boolean {
-    const action = this.random.pick(ACTIONS);
+  /** Submits the operation of this number; false if what was drawn is not possible now. */
+  submit(number: number, random: Random): boolean {
+    this.random = random;
+    this.#number = number;
+    const action = random.pick(ACTIONS);
     const isChange = !BLOCK_IO.has(action);
     if (isChange && this.#changes >= this.options.maxChanges) return false;
     const work = action(this);
     if (work === null) return false;
     if (isChange) this.#changes++;
+    const life = this.#life;
     work
       .then(
         (outcome) => this.#ended(typeof outcome === "string" ? outcome : "ok"),
         (error: unknown) => this.#ended(isPandoError(error) ? error.code : "", error),
       )
       .finally(() => {
-        if (isChange) this.#changes--;
+        if (isChange && life === this.#life) this.#changes--;
       });
     return true;
   }
 
   /** The process has died: nothing of it ends any more. */
   died(): void {
+    this.#life++;
     this.#changes = 0;
   }
 
@@ -103,7 +111,7 @@ export class Load {
   }
 
   newName(prefix: string): string {
-    return `${prefix}${++this.#names}`;
+    return `${prefix}${this.#number}`;
   }
 
   /** Where a volume may end. */

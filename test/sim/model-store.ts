@@ -2,8 +2,12 @@
 // becomes durable at a later one; the scheduler decides when each step comes. A power cut keeps the
 // durable transactions and any number of those that were committed after them, in order, never one
 // without those before it: that is what LMDB promises, and not more.
+//
+// A commit may fail in three ways: for want of room (it changed nothing, and can be tried again),
+// with an error (likewise), and in doubt: the error came when the commit's last page was on its
+// way, so that it may be found afterwards, whole, and the store takes nothing more until then.
 import { assert } from "../../engine/base/assert.js";
-import { type ErrorCode, PandoError } from "../../engine/base/errors.js";
+import { PandoError } from "../../engine/base/errors.js";
 import {
   type Entry,
   type RangeOptions,
@@ -13,8 +17,11 @@ import {
   type StoreReader,
   type StoreTransaction,
 } from "../../engine/store/store.js";
+import { native } from "../../native/native.js";
 
 export type StoreStep = "commit" | "durable";
+
+export type CommitFailure = "EIO" | "ENOSPC" | "doubt";
 
 export interface ModelStoreOptions {
   /** Resolves when the store may take the step. By default at once. */
@@ -35,11 +42,15 @@ export class ModelStore implements Store {
   /** Committed, not durable yet. */
   #pending: Write[][] = [];
   #queue: Promise<unknown> = Promise.resolve();
-  #failure: ErrorCode | undefined;
+  #failure: CommitFailure | undefined;
+  /** Of the commit that failed in doubt: what it wrote. */
+  #doubtful: Write[] | null = null;
   #crashed = false;
   #closed = false;
   /** Transactions committed so far, for directed tests. */
   commits = 0;
+  /** Every commit so far, in its order, as one number. */
+  digest = 0;
 
   constructor(options: ModelStoreOptions = {}, durable = new State(), pending: Write[][] = []) {
     this.#schedule = options.schedule ?? (() => Promise.resolve());
@@ -90,12 +101,12 @@ export class ModelStore implements Store {
 
   /** Another store with the same content, what is not durable included. */
   fork(options: ModelStoreOptions = {}): ModelStore {
-    return new ModelStore(options, this.#durable.copy(), [...this.#pending]);
+    return this.#next(options, this.#durable.copy(), [...this.#pending]);
   }
 
-  /** The next commit fails so, and changes nothing. */
-  failNextCommit(code: "EIO" | "ENOSPC"): void {
-    this.#failure = code;
+  /** The next commit fails so. */
+  failNextCommit(failure: CommitFailure): void {
+    this.#failure = failure;
   }
 
   /** Committed transactions that are not durable. */
@@ -111,16 +122,29 @@ export class ModelStore implements Store {
   crash(power: boolean, choose: (n: number) => number, options?: ModelStoreOptions): ModelStore {
     this.#crashed = true;
     const after = options ?? { schedule: this.#schedule };
-    if (!power) return new ModelStore(after, this.#durable.copy(), [...this.#pending]);
-    const kept = choose(this.#pending.length + 1);
-    assert(kept >= 0 && kept <= this.#pending.length, "choose(n) gives 0 … n - 1");
+    const pending = this.#doubtful === null ? this.#pending : [...this.#pending, this.#doubtful];
+    if (!power) {
+      // After a kill the caches say whether the doubtful one is there.
+      const there = this.#doubtful === null ? pending.length : choose(2) + this.#pending.length;
+      return this.#next(after, this.#durable.copy(), pending.slice(0, there));
+    }
+    const kept = choose(pending.length + 1);
+    assert(kept >= 0 && kept <= pending.length, "choose(n) gives 0 … n - 1");
     const durable = this.#durable.copy();
-    for (const writes of this.#pending.slice(0, kept)) durable.apply(writes);
-    return new ModelStore(after, durable);
+    for (const writes of pending.slice(0, kept)) durable.apply(writes);
+    return this.#next(after, durable, []);
+  }
+
+  #next(options: ModelStoreOptions, durable: State, pending: Write[][]): ModelStore {
+    const next = new ModelStore(options, durable, pending);
+    next.digest = this.digest;
+    return next;
   }
 
   async #run<T>(change: (txn: StoreTransaction) => T): Promise<T> {
     await this.#step("commit");
+    if (this.#doubtful !== null)
+      throw new PandoError("EIO", "store: an earlier commit is in doubt");
     const txn = new ModelTransaction(this.#visible);
     let result: T;
     try {
@@ -133,16 +157,26 @@ export class ModelStore implements Store {
       txn.end();
     }
     if (this.#failure !== undefined) {
-      const code = this.#failure;
+      const failure = this.#failure;
       this.#failure = undefined;
       txn.undo();
+      if (failure === "doubt") this.#doubtful = txn.writes;
+      const code = failure === "doubt" ? "EIO" : failure;
       throw new PandoError(code, "store: the commit failed, as the test asked for");
     }
     this.#pending.push(txn.writes);
     this.commits++;
+    this.#note(txn.writes);
     await this.#step("durable");
     this.#makeDurable();
     return result;
+  }
+
+  #note(writes: readonly Write[]): void {
+    for (const { space, key, value } of writes) {
+      const name = Buffer.from(`${space} ${key} ${value === undefined ? "removed" : "put"}`);
+      this.digest = native.crc32c(value ?? new Uint8Array(0), native.crc32c(name, this.digest));
+    }
   }
 
   async #step(step: StoreStep): Promise<void> {

@@ -2,24 +2,23 @@
 // hardly ever, and now and then one operation is not let through for as long as anything else can
 // happen. Fair schedules never find the order in which a late write meets its block's next owner.
 import type { Random } from "../prng.js";
+import type { FaultDice } from "./faults.js";
 import type { Choice, Scheduler } from "./world.js";
 
 const MOODS = [1, 1, 1, 4, 16];
 const MOOD_LENGTH = 60;
-const STARVE_ONE_IN = 25;
-const LONGEST_STARVATION = 250;
-
-export interface Faults {
-  /** One in so many disk operations fails; 0: none. Only those that are data, unless `fatal`. */
-  errorOneIn: number;
-  /** Flushes and journal writes may fail too. */
-  fatal: boolean;
-  /** The store takes a step once in so many turns, or if nothing else can happen. */
-  storeOneIn: number;
-}
-
-export const NO_FAULTS: Faults = { errorOneIn: 0, fatal: false, storeOneIn: 1 };
+const LONGEST_HANG = 250;
 const EIO = 5;
+const ENOSPC = 28;
+
+export interface SchedulerOptions {
+  /** Without: nothing fails, and nothing is held back. */
+  dice?: FaultDice;
+  /**
+   * The store takes a step once in so many turns, or if nothing else can happen; 0: like others.
+   */
+  slowStore?: number;
+}
 
 export function isOfStore({ kind }: Choice): boolean {
   return kind === "commit" || kind === "durable";
@@ -27,15 +26,14 @@ export function isOfStore({ kind }: Choice): boolean {
 
 export class SeededScheduler {
   readonly #random: Random;
-  readonly #faults: Faults;
+  readonly #options: SchedulerOptions;
   readonly #weights = new Map<Choice["kind"], number>();
   #moodLeft = 0;
-  #starved: { kind: Choice["kind"]; offset: number; left: number } | null = null;
-  failures = 0;
+  #held: { kind: Choice["kind"]; offset: number; left: number } | null = null;
 
-  constructor(random: Random, faults: Faults = NO_FAULTS) {
+  constructor(random: Random, options: SchedulerOptions = {}) {
     this.#random = random;
-    this.#faults = faults;
+    this.#options = options;
   }
 
   /** For World.run and the like. */
@@ -46,18 +44,32 @@ export class SeededScheduler {
   choose(choices: Choice[]): Choice | null {
     if (choices.length === 0) return null;
     this.#changeMood(choices);
-    const { storeOneIn } = this.#faults;
-    const storeRests = storeOneIn > 1 && !this.#random.oneIn(storeOneIn);
+    const { slowStore = 0 } = this.#options;
+    const storeRests = slowStore > 0 && !this.#random.oneIn(slowStore);
     const free = choices.filter(
-      (choice) => !this.#isStarved(choice) && !(storeRests && isOfStore(choice)),
+      (choice) => !this.#isHeld(choice) && !(storeRests && isOfStore(choice)),
     );
-    if (free.length === 0) this.#starved = null;
+    if (free.length === 0) this.#held = null;
     return this.#weighted(free.length > 0 ? free : choices);
   }
 
-  /** Takes the step, which may fail. */
-  take(choice: Choice): void {
-    choice.take(this.#fails(choice) ? EIO : 0);
+  /**
+   * Takes the step, which may fail, or be done in part. True: it failed so that the pool notices.
+   */
+  take(choice: Choice): boolean {
+    const { dice } = this.#options;
+    const { kind, length, shorten } = choice;
+    const data = kind === "read" || kind === "write";
+    if (shorten !== undefined && dice?.roll("shortTransfer") === true) {
+      const units = length / shorten.unitBytes;
+      shorten.take((1 + this.#random.below(units - 1)) * shorten.unitBytes);
+      return false;
+    }
+    const onDisk = data || kind === "flush" || kind === "write-durable";
+    const fails = onDisk && dice?.roll(data ? "dataError" : "flushError") === true;
+    const full = kind === "write" && this.#random.oneIn(4);
+    choice.take(fails ? (full ? ENOSPC : EIO) : 0);
+    return fails && !data;
   }
 
   #changeMood(choices: Choice[]): void {
@@ -66,15 +78,15 @@ export class SeededScheduler {
       this.#moodLeft = MOOD_LENGTH;
       for (const { kind } of choices) this.#weights.set(kind, random.pick(MOODS));
     }
-    if (this.#starved !== null && this.#starved.left-- <= 0) this.#starved = null;
-    if (this.#starved === null && random.oneIn(STARVE_ONE_IN)) {
+    if (this.#held !== null && this.#held.left-- <= 0) this.#held = null;
+    if (this.#held === null && this.#options.dice?.roll("hang") === true) {
       const { kind, offset } = random.pick(choices);
-      this.#starved = { kind, offset, left: random.below(LONGEST_STARVATION) };
+      this.#held = { kind, offset, left: random.below(LONGEST_HANG) };
     }
   }
 
-  #isStarved({ kind, offset }: Choice): boolean {
-    return this.#starved?.kind === kind && this.#starved.offset === offset;
+  #isHeld({ kind, offset }: Choice): boolean {
+    return this.#held?.kind === kind && this.#held.offset === offset;
   }
 
   #weighted(choices: Choice[]): Choice {
@@ -85,16 +97,5 @@ export class SeededScheduler {
       if (left < 0) return choice;
     }
     return choices[0] as Choice;
-  }
-
-  #fails({ kind }: Choice): boolean {
-    const { errorOneIn, fatal } = this.#faults;
-    if (errorOneIn === 0) return false;
-    const data = kind === "read" || kind === "write";
-    const disk = data || kind === "flush" || kind === "write-durable";
-    if (!disk || !this.#random.oneIn(data ? errorOneIn : errorOneIn * 2)) return false;
-    if (!data && !fatal) return false;
-    this.failures++;
-    return true;
   }
 }

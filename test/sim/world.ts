@@ -45,6 +45,8 @@ export interface Choice {
   length: number;
   /** Lets the thing happen; a disk operation fails with `errno` if it is not 0. */
   take(errno?: number): void;
+  /** Reads and writes of more than one atomic unit: so many bytes of it, the rest later. */
+  shorten?: { unitBytes: number; take(lengthBytes: number): void };
 }
 
 /**
@@ -53,12 +55,17 @@ export interface Choice {
  */
 export type CheckpointPhase = "none" | "begin" | "batches" | "last";
 
+/** What a snapshot is doing; "store": its volume is frozen, its transaction not yet durable. */
+export type FreezePhase = "none" | "freeze" | "store";
+
 /** Picks the next thing to happen; null: nothing that is there may happen yet. */
 export type Scheduler = (choices: Choice[]) => Choice | null;
 
 export const firstCome: Scheduler = (choices) => choices[0] ?? null;
 
 const BOOT_ID = "simulation";
+/** The most that the device is read at once. */
+const READ_BYTES = 1024 * 1024;
 
 export class World {
   readonly superblock: Superblock;
@@ -71,6 +78,7 @@ export class World {
   #uuids = 0;
   #ticks: (() => void)[] = [];
   checkpointPhase: CheckpointPhase = "none";
+  freezePhase: FreezePhase = "none";
   /** What recovery said at the last opening. */
   recovered: Recovered | null = null;
   /** Steps taken since the world began, by kind. */
@@ -142,7 +150,26 @@ export class World {
     return this.#device;
   }
 
-  /** Everything that happened, in one number. */
+  get atomicUnit(): 512 | 4096 {
+    return this.#options.atomicUnit ?? 4096;
+  }
+
+  /**
+   * Every I/O, every commit of the store and what is on the device now, as one number: two runs
+   * that differ anywhere differ here.
+   */
+  get digest(): number {
+    let digest = native.crc32c(
+      Buffer.from(`${native.simDiskDigest(this.#device)} ${this.#store.digest}`),
+    );
+    for (let offset = 0; offset < this.superblock.deviceSizeBytes; offset += READ_BYTES) {
+      const length = Math.min(READ_BYTES, this.superblock.deviceSizeBytes - offset);
+      digest = native.crc32c(native.deviceRead(this.#device, offset, length), digest);
+    }
+    return digest;
+  }
+
+  /** How many things have happened. */
   get stepCount(): number {
     return Object.values(this.steps).reduce((sum, count) => sum + count, 0);
   }
@@ -247,6 +274,15 @@ export class World {
         this.steps[op.kind]++;
         native.simDiskComplete(this.#device, index, errno, this.stepCount);
       },
+      ...(op.length > this.atomicUnit && {
+        shorten: {
+          unitBytes: this.atomicUnit,
+          take: (lengthBytes: number) => {
+            this.steps[op.kind]++;
+            native.simDiskTransfer(this.#device, index, lengthBytes);
+          },
+        },
+      }),
     }));
     for (const waiting of this.#indexSteps) {
       choices.push({
@@ -315,7 +351,7 @@ export class World {
   kill(seed: number): void {
     native.simDiskKill(this.#device, seed);
     this.#die();
-    this.#store = this.#store.crash(false, () => 0, { schedule: this.#schedule });
+    this.#store = this.#store.crash(false, (n) => seed % n, { schedule: this.#schedule });
   }
 
   /** A clean stop. */
@@ -340,6 +376,7 @@ export class World {
     this.#indexSteps = [];
     this.#ticks = [];
     this.checkpointPhase = "none";
+    this.freezePhase = "none";
   }
 
   readonly #schedule = (step: StoreStep): Promise<void> =>
@@ -370,6 +407,15 @@ export class World {
     checkpointEnd: (pool, success) => {
       this.checkpointPhase = "none";
       return native.checkpointEnd(pool, success);
+    },
+    volumeFreeze: async (pool, volumes) => {
+      this.freezePhase = "freeze";
+      await native.volumeFreeze(pool, volumes);
+      this.freezePhase = "store";
+    },
+    volumeThaw: (pool, volume, newLayer) => {
+      this.freezePhase = "none";
+      return native.volumeThaw(pool, volume, newLayer);
     },
     poolClose: (pool) => {
       native.poolClose(pool);

@@ -4,12 +4,18 @@ import { randomUUID } from "node:crypto";
 import { PandoError } from "../../engine/base/errors.js";
 import type { SnapshotRef } from "../../engine/base/name.js";
 import type {
+  ChangedRange,
   CheckReport,
   ConnectionInfo,
+  DiffRequest,
   HostKeysInfo,
+  Limits,
   Origin,
   PoolInfo,
   PoolService,
+  ReceiveInfo,
+  ReceiveRequest,
+  ServedSnapshotInfo,
   SessionInfo,
   SnapshotInfo,
   VolumeInfo,
@@ -18,6 +24,7 @@ import type {
 export class FakePool implements PoolService {
   readonly volumes = new Map<string, VolumeInfo>();
   readonly snapshots = new Map<string, SnapshotInfo>();
+  readonly receives = new Map<string, ReceiveInfo>();
   failure: string | null = null;
   report: CheckReport = { clean: true, problems: [], layers: 1, indexBlocks: 2, ownedBlocks: 3 };
   closed = false;
@@ -85,6 +92,12 @@ export class FakePool implements PoolService {
     return volume;
   }
 
+  async setLimits(name: string, change: Partial<Limits>): Promise<VolumeInfo> {
+    const volume = this.#volume(name);
+    volume.limits = { ...volume.limits, ...change };
+    return volume;
+  }
+
   async cloneVolume(source: Origin, name: string): Promise<VolumeInfo> {
     const { volume, snapshot } = source;
     const from = snapshot === null ? this.#volume(volume) : this.#snapshot(volume, snapshot);
@@ -113,6 +126,19 @@ export class FakePool implements PoolService {
     return { ...this.#volume(volume), ownBytes: 0 };
   }
 
+  async getSnapshot(volume: string, name: string): Promise<ServedSnapshotInfo> {
+    const { allowedHosts } = this.#volume(volume);
+    const snapshot = this.#snapshot(volume, name);
+    return { ...snapshot, allowedHosts, sessions: [], contents: snapshot.uuid };
+  }
+
+  async *diff({ base, target }: DiffRequest): AsyncGenerator<ChangedRange[]> {
+    this.#snapshot(target.volume, target.snapshot);
+    if (base !== null) this.#snapshot(base.volume, base.snapshot);
+    yield [{ offsetBytes: 0, lengthBytes: 8192, zero: false }];
+    if (base !== null) yield [{ offsetBytes: 12288, lengthBytes: 4096, zero: true }];
+  }
+
   async listSnapshots(volume?: string): Promise<SnapshotInfo[]> {
     return [...this.snapshots.values()].filter(
       (snapshot) => volume === undefined || snapshot.volume === volume,
@@ -122,6 +148,31 @@ export class FakePool implements PoolService {
   async deleteSnapshot(volume: string, name: string): Promise<void> {
     this.#snapshot(volume, name);
     this.snapshots.delete(`${volume}@${name}`);
+  }
+
+  async beginReceive({ resume: _resume, ...request }: ReceiveRequest): Promise<ReceiveInfo> {
+    const info = { ...request, offsetBytes: 0 };
+    this.receives.set(request.name, info);
+    return info;
+  }
+
+  async advanceReceive(name: string, offsetBytes: number): Promise<void> {
+    this.#receive(name).offsetBytes = offsetBytes;
+  }
+
+  async finishReceive(name: string): Promise<VolumeInfo> {
+    const { sizeBytes } = this.#receive(name);
+    this.receives.delete(name);
+    return this.#add(name, sizeBytes, null);
+  }
+
+  async abortReceive(name: string): Promise<void> {
+    this.#receive(name);
+    this.receives.delete(name);
+  }
+
+  async listReceives(): Promise<ReceiveInfo[]> {
+    return [...this.receives.values()];
   }
 
   async allowHost(name: string, hostNqn: string): Promise<VolumeInfo> {
@@ -193,6 +244,7 @@ export class FakePool implements PoolService {
       createdAt: this.#now(),
       allowedHosts: [],
       sessions: [],
+      limits: { iops: null, bytesPerSecond: null },
     };
     this.volumes.set(name, volume);
     return volume;
@@ -205,6 +257,12 @@ export class FakePool implements PoolService {
       volume: name,
       hint: "pando volume list",
     });
+  }
+
+  #receive(name: string): ReceiveInfo {
+    const receive = this.receives.get(name);
+    if (receive !== undefined) return receive;
+    throw new PandoError("ENOTFOUND", `nothing is being received into ${name}`, { volume: name });
   }
 
   #snapshot(volume: string, name: string): SnapshotInfo {

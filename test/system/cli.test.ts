@@ -130,6 +130,8 @@ test("what the daemon refuses changes nothing", async () => {
       [1, /monday/, ["snapshot", "create", "db-test@x", "db@monday"]],
       [1, /db is in the group twice/, ["snapshot", "create", "db@x", "db@y"]],
       [1, /nothing/, ["volume", "rollback", "db@nothing"]],
+      [1, /db-test.*in use by nbd/, ["volume", "rollback", "db-test@x"]],
+      [1, /65536/, ["volume", "set", "db", "--bandwidth", "4096"]],
       [1, /nothing/, ["snapshot", "delete", "db@nothing"]],
       [1, /smaller|shrink|grow/, ["volume", "resize", "db", "--size", "8MiB"]],
       [1, /is not a host NQN/, ["host", "allow", "db", "me"]],

@@ -60,11 +60,16 @@ export interface NodeOptions {
   poolSize: string;
   /** The daemon's host as its clients see it. */
   advertise: string;
+  /** Room that is not used is not taken. */
+  sparse?: boolean;
+  /** Beside those that every test needs. */
+  daemonFlags?: string[];
 }
 
 const pandoProgram = pandoCommand("real");
 
-export async function startNode({ poolSize, advertise }: NodeOptions): Promise<PandoNode> {
+export async function startNode(options: NodeOptions): Promise<PandoNode> {
+  const { poolSize, advertise, sparse = false, daemonFlags = [] } = options;
   const folder = temporaryFolder();
   const pool = join(folder.path, "pool");
   const socket = join(folder.path, "pando.sock");
@@ -79,6 +84,7 @@ export async function startNode({ poolSize, advertise }: NodeOptions): Promise<P
       ...["--pool", pool, "--socket", socket, "--nbd-socket", "none", "--metrics", "none"],
       ...["--target", `127.0.0.1:${port}`, "--advertise", `${advertise}:${port}`],
       ...more,
+      ...daemonFlags,
     ]);
     return performance.now() - startedAt;
   }
@@ -95,7 +101,8 @@ export async function startNode({ poolSize, advertise }: NodeOptions): Promise<P
     folder.remove();
   };
   try {
-    await runJson(["pool", "create", pool, "--size", poolSize]);
+    const room = sparse ? ["--sparse"] : [];
+    await runJson(["pool", "create", pool, "--size", poolSize, ...room]);
     await startDaemon();
   } catch (error) {
     await remove();

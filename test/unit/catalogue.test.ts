@@ -41,7 +41,7 @@ test("volumes: create, find by name and UUID, change, delete", async () => {
     catalogue.createVolume(txn, "db2", volume(2));
   });
   assert.equal(catalogue.getVolume(store, "db"), volume(1));
-  assert.is(catalogue.findVolumeByUuid(store, uuid(2)), "db2");
+  assert.is(catalogue.findNameByUuid(store, uuid(2)), "db2");
   assert.equal(
     catalogue.listVolumes(store).map(({ name }) => name),
     ["db", "db2"],
@@ -56,7 +56,7 @@ test("volumes: create, find by name and UUID, change, delete", async () => {
   assert.is(await codeOf(otherUuid), "AssertionError");
   await store.transact((txn) => catalogue.deleteVolume(txn, "db"));
   assert.is(catalogue.findVolume(store, "db"), undefined);
-  assert.is(catalogue.findVolumeByUuid(store, uuid(1)), undefined);
+  assert.is(catalogue.findNameByUuid(store, uuid(1)), undefined);
   assert.is(await codeOf(store.transact((txn) => catalogue.deleteVolume(txn, "db"))), "ENOTFOUND");
 });
 
@@ -76,16 +76,14 @@ test("hosts are allowed once, sorted, and denied harmlessly", async () => {
 
 test("snapshots are listed by volume, and a name is used once in each", async () => {
   const store = await emptyStore();
-  const record = { uuid: uuid(5), layer: 1, sizeBytes: 4096, createdAt: TIME, volumeUuid: uuid(1) };
+  const fields = { layer: 1, sizeBytes: 4096, createdAt: TIME, volumeUuid: uuid(1) };
+  const record = { uuid: uuid(7), ...fields };
   await store.transact((txn) => {
-    for (const [of, name] of [
-      ["db", "monday"],
-      ["db", "tuesday"],
-      ["db-test", "monday"],
-    ] as const) {
-      catalogue.createSnapshot(txn, of, name, record);
-    }
+    catalogue.createSnapshot(txn, "db", "monday", { ...fields, uuid: uuid(5) });
+    catalogue.createSnapshot(txn, "db", "tuesday", { ...fields, uuid: uuid(6) });
+    catalogue.createSnapshot(txn, "db-test", "monday", record);
   });
+  assert.is(catalogue.findNameByUuid(store, uuid(6)), "db@tuesday");
   assert.is(catalogue.listSnapshots(store).length, 3);
   assert.equal(
     catalogue.listSnapshots(store, "db").map(({ name }) => name),
@@ -94,6 +92,7 @@ test("snapshots are listed by volume, and a name is used once in each", async ()
   const again = store.transact((txn) => catalogue.createSnapshot(txn, "db", "monday", record));
   assert.is(await codeOf(again), "EEXIST");
   await store.transact((txn) => catalogue.deleteSnapshot(txn, "db", "monday"));
+  assert.is(catalogue.findNameByUuid(store, uuid(5)), undefined);
   const gone = store.transact((txn) => catalogue.deleteSnapshot(txn, "db", "monday"));
   assert.is(await codeOf(gone), "ENOTFOUND");
   assert.equal(catalogue.getSnapshot(store, "db-test", "monday"), record);

@@ -77,6 +77,7 @@ test("volume create, show, resize", async () => {
     nbdUri: `nbd+unix:///db?socket=${join(folder.path, "run", "nbd.sock")}`,
     allowedHosts: [],
     sessions: [],
+    limits: { iops: null, bytesPerSecond: null },
   });
   const lines = await text("volume", "show", "db");
   assert.match(lines, /^name {5}db\n/);
@@ -174,6 +175,18 @@ test("snapshots, clones, and the tree of branches", async () => {
     ["monday", "tuesday"],
   );
   assert.match(await text("snapshot", "list"), /^NAME {8}SIZE {4}CREATED\ndb@monday {3}20 GiB /);
+  const shown = await text("snapshot", "show", "db@monday");
+  assert.match(shown, /^name +db@monday\n/);
+  assert.match(shown, /\nnbd +nbd\+unix:\/\/\/db%40monday\?socket=/);
+  const { nqn } = (await json("snapshot", "show", "db@monday")) as { nqn: string };
+  assert.match(nqn, /^nqn\./);
+  assert.is(await text("snapshot", "diff", "db@monday"), "0 8192 data\n");
+  const diff = await text("snapshot", "diff", "db@monday", "db@tuesday");
+  assert.is(diff, "0 8192 data\n12288 4096 zero\n");
+  assert.equal(await json("snapshot", "diff", "db@monday", "db@tuesday"), [
+    { offsetBytes: 0, lengthBytes: 8192, zero: false },
+    { offsetBytes: 12288, lengthBytes: 4096, zero: true },
+  ]);
   assert.is(await text("snapshot", "delete", "db@tuesday"), "deleted db@tuesday\n");
   const group = await text("snapshot", "create", "db@group", "db-test@group");
   assert.is(group, "made db@group\nmade db-test@group\n");
@@ -182,6 +195,10 @@ test("snapshots, clones, and the tree of branches", async () => {
   for (const one of ["db@group", "db-test@group", "db@other", "db-test@other"]) {
     await text("snapshot", "delete", one);
   }
+  const set = (...args: string[]) => text("volume", "set", "db", ...args);
+  assert.match(await set("--iops", "2000", "--bandwidth", "1MiB"), /limits +2000 IOPS, 1 MiB\/s\n/);
+  assert.match(await set("--iops", "none"), /limits +1 MiB\/s\n/);
+  assert.match(await set("--bandwidth", "none"), /limits +-\n/);
   assert.match(await text("volume", "rollback", "db@monday"), /^name +db\n/);
   assert.equal(await json("volume", "delete", "live"), { deleted: "live" });
 });
@@ -254,6 +271,17 @@ test("wrong values: exit code 1, and nothing is changed", async () => {
     [/"db" does not name a snapshot/, ["snapshot", "create", "db@x", "db"]],
     [/there is no volume nothing/, ["snapshot", "create", "db@x", "nothing@x"]],
     [/there is no snapshot db@nothing/, ["volume", "rollback", "db@nothing"]],
+    [/there is no snapshot db@nothing/, ["snapshot", "show", "db@nothing"]],
+    [/there is no snapshot db@nothing/, ["snapshot", "diff", "db@monday", "db@nothing"]],
+    [/"0" is not a valid iops/, ["volume", "set", "db", "--iops", "0"]],
+    [/the bandwidth is 0/, ["volume", "set", "db", "--bandwidth", "0"]],
+    [/nothing to set/, ["volume", "set", "db"]],
+    [/"db" does not name a snapshot/, ["volume", "send", "db"]],
+    [/"x" is no place to go on from/, ["volume", "send", "db@monday", "--resume", "x"]],
+    [/nothing is being received into db/, ["volume", "receive", "db", "--abort"]],
+    [/"vmdk" is not a format/, ["volume", "import", "/dev/null", "x", "--format", "vmdk"]],
+    [/is not a file/, ["volume", "import", "/dev/null", "x"]],
+    [/there is no snapshot db@nothing/, ["volume", "export", "db@nothing", "/nowhere/x"]],
     [/"db" does not name a snapshot/, ["volume", "rollback", "db"]],
     [/there is no snapshot db@nothing/, ["snapshot", "delete", "db@nothing"]],
     [/is not a host NQN/, ["host", "allow", "db", "me"]],
@@ -276,8 +304,22 @@ test("numbers as names are names", async () => {
 test("help has an example for every verb, and goes to stdout", async () => {
   const verbs = {
     pool: ["create", "show", "check"],
-    volume: ["create", "list", "show", "delete", "resize", "clone", "rollback"],
-    snapshot: ["create", "list", "delete"],
+    volume: [
+      "create",
+      "list",
+      "show",
+      "delete",
+      "resize",
+      "clone",
+      "rollback",
+      "set",
+      "send",
+      "receive",
+      "receiving",
+      "import",
+      "export",
+    ],
+    snapshot: ["create", "show", "list", "diff", "delete"],
     host: ["allow", "deny", "disconnect", "list", "set-keys", "remove-keys", "keys"],
   };
   const all = Object.entries(verbs).flatMap(([noun, each]) => each.map((verb) => [noun, verb]));

@@ -18,6 +18,7 @@ const VOLUME = {
   nqn: "nqn",
   addresses: [{ traddr: "::1", trsvcid: "4420" }],
   nbdUri: "nbd",
+  limits: { iops: 100, bytesPerSecond: 2 ** 40 },
 };
 const POOL = {
   uuid: "u",
@@ -51,6 +52,15 @@ const CONNECTION = {
   authenticated: true,
   connectedSeconds: 3,
 };
+const RECEIVE = {
+  name: "db",
+  snapshot: "s",
+  contents: "c",
+  base: "b",
+  sizeBytes: 2 ** 50,
+  offsetBytes: 2 ** 49,
+  nbdUri: "nbd",
+};
 const REPORT = { clean: true, problems: ["p"], layers: 1, indexBlocks: 2, ownedBlocks: 3 };
 const BY_NAME = { name: "db" };
 const BY_SNAPSHOT = { volume: "db", snapshot: "s" };
@@ -66,11 +76,50 @@ const MESSAGES: Record<UnaryName | StreamName, { request: object; response: obje
   DeleteVolume: { request: BY_NAME, response: {} },
   ResizeVolume: { request: BY_SIZE, response: VOLUME },
   CloneVolume: { request: { source: VOLUME.origin, name: "c" }, response: VOLUME },
+  SetVolumeLimits: {
+    request: {
+      name: "db",
+      iops: { none: true, value: 0 },
+      bytesPerSecond: { none: false, value: 2 ** 40 },
+    },
+    response: VOLUME,
+  },
   RollbackVolume: { request: BY_SNAPSHOT, response: VOLUME },
   CreateSnapshot: { request: BY_SNAPSHOT, response: SNAPSHOT },
+  GetSnapshot: {
+    request: BY_SNAPSHOT,
+    response: {
+      snapshot: SNAPSHOT,
+      allowedHosts: VOLUME.allowedHosts,
+      sessions: VOLUME.sessions,
+      nqn: "nqn",
+      addresses: VOLUME.addresses,
+      nbdUri: "nbd",
+      contents: "c",
+    },
+  },
+  BeginReceive: {
+    request: {
+      name: "db",
+      snapshot: "s",
+      contents: "c",
+      base: "b",
+      sizeBytes: 2 ** 50,
+      resume: true,
+    },
+    response: RECEIVE,
+  },
+  AdvanceReceive: { request: { name: "db", offsetBytes: 2 ** 50 }, response: {} },
+  FinishReceive: { request: BY_NAME, response: VOLUME },
+  AbortReceive: { request: BY_NAME, response: {} },
+  ListReceives: { request: {}, response: RECEIVE },
   CreateSnapshots: {
     request: { snapshots: [BY_SNAPSHOT, BY_SNAPSHOT] },
     response: { snapshots: [SNAPSHOT, SNAPSHOT] },
+  },
+  DiffSnapshots: {
+    request: { base: BY_SNAPSHOT, target: BY_SNAPSHOT, startBytes: 2 ** 50 },
+    response: { ranges: [{ offsetBytes: 2 ** 50, lengthBytes: 4096, zero: true }] },
   },
   ListSnapshots: { request: { volume: "db" }, response: SNAPSHOT },
   DeleteSnapshot: { request: BY_SNAPSHOT, response: {} },

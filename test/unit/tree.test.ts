@@ -17,6 +17,7 @@ function volume(name: string, at: number, parent = ""): VolumeInfo {
     createdAt: time(at),
     allowedHosts: [],
     sessions: [],
+    limits: { iops: null, bytesPerSecond: null },
   };
 }
 

@@ -1,0 +1,138 @@
+// Where runs have been: a simulation that never gets into the dark corners proves nothing about
+// them, so what it means to reach is counted, and the tests in CI want every count above zero.
+import { getJournalRecord } from "../../engine/store/catalogue.js";
+import { scanJournal } from "../../engine/store/journal.js";
+import { findLayer, listLayers } from "../../engine/store/layers.js";
+import { native } from "../../native/native.js";
+import type { World } from "./world.js";
+
+export const GOALS = [
+  "inherited read at depth 3 or more",
+  "journal wrap",
+  "crash at the begin of a checkpoint",
+  "crash between a checkpoint's batches",
+  "crash before a checkpoint's last transaction is durable",
+  "crash while a snapshot freezes its volume",
+  "crash before a snapshot is committed",
+  "crash when a snapshot is committed and not durable",
+  "crash in a deletion",
+  "crash while a deleted layer waits for its reclaim",
+  "crash in recovery",
+  "index-cache eviction",
+  "ENOSPC for data",
+  "ENOSPC in the store",
+  "discard of shared blocks",
+  "discard of own blocks",
+  "free deferred by I/O under way",
+  "stale index answer",
+  "overlap wait",
+  "gate wait",
+  "wait for room in the journal",
+  "wait for free blocks",
+  "replay of a frozen layer's records",
+  "replay of a dead layer's records",
+  "replay of records that only memory had",
+  "blocks of 4 KiB",
+  "blocks of 16 KiB",
+  "units of 512 bytes",
+  "clean stop",
+  "kill",
+  "power cut",
+  "failed data I/O",
+  "failed flush or journal write",
+  "short transfer",
+  "failed store transaction",
+  "store transaction in doubt",
+] as const;
+
+export type Goal = (typeof GOALS)[number];
+
+export class Reached {
+  readonly #times = new Map<Goal, number>();
+
+  add(goal: Goal, times = 1): void {
+    this.#times.set(goal, this.times(goal) + times);
+  }
+
+  addAll(other: Iterable<[Goal, number]>): void {
+    for (const [goal, times] of other) this.add(goal, times);
+  }
+
+  times(goal: Goal): number {
+    return this.#times.get(goal) ?? 0;
+  }
+
+  entries(): [Goal, number][] {
+    return GOALS.map((goal) => [goal, this.times(goal)]);
+  }
+
+  missed(): Goal[] {
+    return GOALS.filter((goal) => this.times(goal) === 0);
+  }
+
+  describe(): string {
+    return this.entries()
+      .map(([goal, times]) => `${String(times).padStart(10)}  ${goal}`)
+      .join("\n");
+  }
+
+  /** What the data path has counted since it was opened; the journal began at `sequence`. */
+  async count(world: World, sequence: number): Promise<void> {
+    const counters = (await world.run(world.pool.info()))?.value.counters ?? {};
+    const count = (name: string): number => {
+      const value = counters[name];
+      if (value === undefined) throw new Error(`there is no counter ${name}`);
+      return value;
+    };
+    const blocks = world.superblock.journalBlocks;
+    const rounds = (at: number): number => Math.floor(at / blocks);
+    this.add("inherited read at depth 3 or more", count("indexInheritedDepthMax") >= 3 ? 1 : 0);
+    this.add("journal wrap", rounds(count("journalSequence")) - rounds(sequence));
+    this.add("index-cache eviction", count("indexEvictions"));
+    this.add("ENOSPC for data", count("noSpace"));
+    this.add("discard of shared blocks", count("discardedSharedSlots"));
+    this.add("discard of own blocks", count("discardedOwnedSlots"));
+    this.add("free deferred by I/O under way", count("releasesHeldByIo"));
+    this.add("stale index answer", count("indexStaleAnswers"));
+    this.add("overlap wait", count("overlapWaits"));
+    this.add("gate wait", count("gateWaits"));
+    this.add("wait for room in the journal", count("journalWaits"));
+    this.add("wait for free blocks", count("extentWaits"));
+  }
+
+  /** What the pool is doing when it is about to die; `changes` of the catalogue are under way. */
+  crash(world: World, changes: readonly string[]): void {
+    const phase = world.checkpointPhase;
+    if (phase === "begin") this.add("crash at the begin of a checkpoint");
+    if (phase === "batches") this.add("crash between a checkpoint's batches");
+    if (phase === "last") this.add("crash before a checkpoint's last transaction is durable");
+    if (world.freezePhase === "freeze") this.add("crash while a snapshot freezes its volume");
+    if (world.freezePhase === "store") {
+      const committed = world.store.pendingCount > 0;
+      if (committed) this.add("crash when a snapshot is committed and not durable");
+      else this.add("crash before a snapshot is committed");
+    }
+    if (changes.some((change) => change.startsWith("delete"))) this.add("crash in a deletion");
+    const dead = listLayers(world.store).some(({ record }) => record.state === "dead");
+    if (dead) this.add("crash while a deleted layer waits for its reclaim");
+  }
+
+  /** Whose records the next recovery is going to replay. */
+  lookAtJournal(world: World): void {
+    const { store, superblock, device } = world;
+    const place = {
+      offsetBytes: superblock.journalOffsetBytes,
+      blocks: superblock.journalBlocks,
+      uuid: superblock.uuid,
+      dataBlocks: superblock.dataBlocks,
+      ...getJournalRecord(store),
+    };
+    const read = (offset: number, length: number): Uint8Array =>
+      native.deviceRead(device, offset, length);
+    scanJournal(place, read, ({ layer }) => {
+      const state = findLayer(store, layer)?.state;
+      if (state === "frozen" || state === "hidden") this.add("replay of a frozen layer's records");
+      if (state === "dead") this.add("replay of a dead layer's records");
+    });
+  }
+}
