@@ -19,11 +19,13 @@ import { checkPoolInChild, storeCheckInChild } from "./check-child.js";
 import type { CheckReport } from "./core/api.js";
 import { openDataDevice } from "./core/data-device.js";
 import { type PoolPaths, poolPaths } from "./core/format.js";
+import { mendSuperblocks } from "./core/grow.js";
 import { Pool } from "./core/pool.js";
 import { type Recovered, recover } from "./core/recovery.js";
 import { getPoolRecord } from "./store/catalogue.js";
 import { startIndexService } from "./store/index-service.js";
 import { type LmdbStore, openLmdbStore } from "./store/lmdb-store.js";
+import type { Superblock } from "./store/superblock.js";
 import { type UnflushedMemory, unflushedMemory } from "./unflushed-memory.js";
 
 /** A checkpoint is called for when this part of the index cache is dirty. */
@@ -126,7 +128,7 @@ export async function checkClosedPool(options: {
 }
 
 /** The lock is the device's: it ends with the process, however that ends. */
-function lockDevice(path: string, data: string): number {
+export function lockDevice(path: string, data: string): number {
   if (statSync(data, { throwIfNoEntry: false }) === undefined) {
     throw new PandoError("ENOTFOUND", `${path} is not a pool: there is no ${data}`, {
       path,
@@ -152,13 +154,24 @@ async function openStore(path: string, paths: PoolPaths): Promise<OpenedStore> {
     try {
       const memory = unflushedMemory(getPoolRecord(store).uuid, paths.meta);
       const unflushed = { memory: memory.read(), bootId: memory.bootId };
-      return { store, memory, recovered: await recover(store, device, { unflushed }) };
+      const recovered = await recover(store, device, { unflushed });
+      if (recovered.grew) await mend(paths.data, recovered.superblock);
+      return { store, memory, recovered };
     } catch (error) {
       await store.close();
       throw error;
     }
   } catch (error) {
     throw namePool(path, error);
+  } finally {
+    device.close();
+  }
+}
+
+async function mend(data: string, superblock: Superblock): Promise<void> {
+  const device = openDataDevice(data, "r+");
+  try {
+    await mendSuperblocks(device, superblock);
   } finally {
     device.close();
   }

@@ -41,11 +41,12 @@ export class QemuServer {
       name: "qemu-storage-daemon",
       command: "qemu-storage-daemon",
       args: [
-        ...["--nbd-server", `addr.type=unix,addr.path=${sockets.nbd}`],
         ...["--chardev", `socket,path=${sockets.monitor},server=on,wait=off,id=monitor`],
         ...["--monitor", "chardev=monitor"],
+        ...["--nbd-server", `addr.type=unix,addr.path=${sockets.nbd}`],
       ],
-      // Its monitor takes one connection at a time, and that one is ours.
+      // Its monitor takes one connection at a time, and that one is ours. Options are taken in
+      // their order, so that it listens when NBD does.
       sockets: [sockets.nbd],
     });
     return new QemuServer(server, await Monitor.connect(sockets.monitor), sockets);

@@ -14,6 +14,12 @@ export interface PoolRecord {
   journalBlocks: number;
 }
 
+/** What the pool is about to become. */
+export interface GrowRecord {
+  generation: number;
+  dataBlocks: number;
+}
+
 export interface JournalRecord {
   epoch: number;
   /** The first sequence that is not in the store yet. */
@@ -153,6 +159,7 @@ export const poolRecord = codec<PoolRecord>({
   dataBlocks: positive,
   journalBlocks: positive,
 });
+export const growRecord = codec<GrowRecord>({ generation: positive, dataBlocks: positive });
 export const journalRecord = codec<JournalRecord>({ epoch: count, tail: count });
 export const idsRecord = codec<IdsRecord>({ nextLayer: positive });
 export const spaceRecord = codec<SpaceRecord>({ allocatedBlocks: count });

@@ -303,7 +303,7 @@ test("numbers as names are names", async () => {
 
 test("help has an example for every verb, and goes to stdout", async () => {
   const verbs = {
-    pool: ["create", "show", "check"],
+    pool: ["create", "grow", "show", "check"],
     volume: [
       "create",
       "list",
