@@ -10,10 +10,11 @@ import { native } from "../native/native.js";
 import { AssertionError } from "./base/assert.js";
 import { systemClock } from "./base/clock.js";
 import { INDEX_BLOCK_BYTES } from "./base/constants.js";
+import { DEFAULT_POLICY, type DhchapPolicy } from "./base/dhchap-key.js";
 import { isPandoError, PandoError } from "./base/errors.js";
 import type { Log } from "./base/log.js";
 import { volumeNqn } from "./base/nqn.js";
-import { newUuid } from "./base/random.js";
+import { newBytes, newUuid } from "./base/random.js";
 import { checkPoolInChild, storeCheckInChild } from "./check-child.js";
 import type { CheckReport } from "./core/api.js";
 import { openDataDevice } from "./core/data-device.js";
@@ -40,6 +41,8 @@ export interface OpenPoolOptions {
   indexCacheBytes: number;
   /** Percent used at which each alarm level begins; without them there is no alarm. */
   spaceLevels?: readonly number[];
+  /** How hosts prove who they are, if not in the usual ways. */
+  authentication?: DhchapPolicy;
   log: Log;
 }
 
@@ -78,6 +81,7 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     clock: systemClock,
     log,
     newUuid,
+    authentication: { policy: options.authentication ?? DEFAULT_POLICY, newBytes },
     news: {
       disconnect: (uuid, host) => native.targetDisconnect(pool.handle, volumeNqn(uuid), host),
       connections: () => native.targetSessions(pool.handle),

@@ -7,7 +7,7 @@ import { INDEX_BLOCK_BYTES, SECTOR_BYTES, SLOTS_PER_SPAN } from "../engine/base/
 import { PandoError } from "../engine/base/errors.js";
 
 /** Bumped whenever a function of the surface changes. */
-const ABI_VERSION = 5;
+const ABI_VERSION = 6;
 
 export interface Abi {
   version: number;
@@ -84,7 +84,20 @@ export type PoolEvent =
       peer: string;
     }
   | { type: "close"; frontEnd: FrontEnd; volume: number; hostNqn: string }
-  | { type: "list"; token: number; frontEnd: FrontEnd; hostNqn: string };
+  | { type: "list"; token: number; frontEnd: FrontEnd; hostNqn: string }
+  /** A step of a queue's authentication: the host's message, or, with null, its wish for ours. */
+  | {
+      type: "auth";
+      token: number;
+      /** A number of the target's, never used again. */
+      connection: number;
+      subsystemNqn: string;
+      hostNqn: string;
+      peer: string;
+      message: Uint8Array | null;
+    }
+  /** A connection that had begun to authenticate has gone. */
+  | { type: "authEnd"; connection: number };
 
 export interface VolumeOpenOptions {
   id: number;
@@ -214,8 +227,13 @@ export interface TargetSession {
   peer: string;
   controllerId: number;
   ioQueues: number;
+  /** It has proved who it is. */
+  authenticated: boolean;
   connectedMs: number;
 }
+
+/** What a step of an authentication comes to. */
+export const AUTH_VERDICT = { pending: 0, authenticated: 1, failed: 2 } as const;
 
 /** How an open request of a front end is answered. */
 export const OPEN_STATUS = { ok: 0, notFound: 1, denied: 2, busy: 3, error: 4 } as const;
@@ -304,8 +322,22 @@ export interface Addon {
    */
   layerDeltas(pool: number): Promise<LayerDelta[]>;
 
-  /** Answers an "open" event: one of OPEN_STATUS, and the open volume's number if it is ok. */
-  exportsAnswerOpen(pool: number, token: number, status: number, volume: number): void;
+  /**
+   * Answers an "open" event: one of OPEN_STATUS, and the open volume's number if it is ok.
+   * `authenticate`: the host gets nothing before it has proved who it is.
+   */
+  exportsAnswerOpen(
+    pool: number,
+    token: number,
+    status: number,
+    volume: number,
+    authenticate: boolean,
+  ): void;
+  /**
+   * Answers an "auth" event: one of AUTH_VERDICT, and our message if the host wants one. After a
+   * failure the queue ends.
+   */
+  exportsAnswerAuth(pool: number, token: number, verdict: number, message: Uint8Array | null): void;
   /** Answers a "list" event: NQNs for nvme-tcp, volume names for nbd. */
   exportsAnswerList(pool: number, token: number, names: string[]): void;
 

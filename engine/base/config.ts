@@ -6,6 +6,8 @@
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { type Address, formatAddress, isLoopback, isWildcard, parseAddress } from "./address.js";
+import type { DhchapPolicy } from "./dhchap-key.js";
+import { parsePolicy } from "./dhchap-policy.js";
 import { PandoError } from "./errors.js";
 import { LOG_LEVELS, type LogLevel } from "./log.js";
 import { quote } from "./quote.js";
@@ -51,6 +53,12 @@ export interface Settings {
   target?: string;
   /** What discovery and `nvme connect` lines name, if it is not the target's own: the same form. */
   advertise?: string;
+  /** DH-HMAC-CHAP hashes that hosts may prove themselves with, what is liked best first. */
+  authHashes?: string;
+  /** And Diffie-Hellman groups; "null" is none. */
+  authGroups?: string;
+  /** Refused: the target has no TLS. */
+  targetTls?: string;
   /** HOST:PORT of the API on TCP, or "none". */
   api?: string;
   /** PEM files of the API on TCP: the daemon's certificate and key, and who signs its clients. */
@@ -87,6 +95,7 @@ export interface Config {
   /** Empty: there is no target. */
   readonly target: readonly Address[];
   readonly advertise: readonly Address[];
+  readonly authentication: DhchapPolicy;
   readonly api: ApiConfig | null;
   readonly indexCacheBytes: number;
   /** Percent, rising. */
@@ -102,6 +111,9 @@ export const SETTING_NAMES = [
   "metrics",
   "target",
   "advertise",
+  "authHashes",
+  "authGroups",
+  "targetTls",
   "api",
   "apiCertificate",
   "apiKey",
@@ -207,6 +219,7 @@ export function makeConfig(settings: Settings, environment: Environment): Config
     metrics,
     target: target ?? [],
     advertise: advertised(target, settings.advertise),
+    authentication: parsePolicy(settings),
     api: makeApi(settings),
     indexCacheBytes: parseIndexCache(settings.indexCache ?? DEFAULT_INDEX_CACHE),
     spaceLevels: parseSpaceLevels(settings.spaceLevels ?? DEFAULT_SPACE_LEVELS),

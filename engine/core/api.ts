@@ -58,7 +58,16 @@ export interface ConnectionInfo {
   peer: string;
   controllerId: number;
   ioQueues: number;
+  /** It has proved who it is. */
+  authenticated: boolean;
   connectedSeconds: number;
+}
+
+/** A host that has to prove who it is, by keys that nobody is shown. */
+export interface HostKeysInfo {
+  hostNqn: string;
+  /** It can ask the same of us. */
+  bidirectional: boolean;
 }
 
 export interface SnapshotInfo extends SpaceInfo {
@@ -223,6 +232,13 @@ export interface PoolService {
    * that is on the list may come back.
    */
   disconnectHost(volume: string, hostNqn: string): Promise<number>;
+  /**
+   * DH-HMAC-CHAP keys in nvme-cli's form; with `controller` we can prove who we are, too. A host
+   * that is connected unproven is put out.
+   */
+  setHostKeys(hostNqn: string, keys: { host: string; controller: string | null }): Promise<void>;
+  removeHostKeys(hostNqn: string): Promise<void>;
+  listHostKeys(): Promise<HostKeysInfo[]>;
   /** Who is connected over NVMe/TCP: to one volume, or at all. */
   listConnections(volume?: string): Promise<ConnectionInfo[]>;
 

@@ -36,6 +36,7 @@ import type {
   CheckReport,
   ConnectionInfo,
   DiffRequest,
+  HostKeysInfo,
   Origin,
   PoolInfo,
   PoolService,
@@ -46,6 +47,7 @@ import type {
   SpaceInfo,
   VolumeInfo,
 } from "./api.js";
+import { Authentication, type AuthenticationOptions } from "./auth/authentication.js";
 import { Background } from "./background.js";
 import {
   type BranchingParts,
@@ -81,6 +83,7 @@ export interface PoolParts {
   log: Log;
   newUuid: () => string;
   news: HostNews;
+  authentication: AuthenticationOptions;
   /**
    * Memory that outlives the process, and the machine's boot id; see native/src/unflushed_log.h.
    */
@@ -111,6 +114,7 @@ export class Pool implements PoolService {
   readonly #receives: Receives;
   readonly #exports: VolumeExports;
   readonly #hosts: Hosts;
+  readonly #authentication: Authentication;
   readonly #catalogue = new Mutex();
   readonly #background: Background;
   readonly #levels: SpaceLevels;
@@ -173,8 +177,16 @@ export class Pool implements PoolService {
       now: () => parts.clock.now(),
       newUuid: parts.newUuid,
     };
+    this.#authentication = new Authentication({
+      addon: parts.addon,
+      pool: () => this.#path.handle,
+      store: this.#store,
+      log: parts.log,
+      ...parts.authentication,
+    });
     this.#receives = new Receives(this.#branching);
     this.#exports = new VolumeExports({
+      authenticates: (hostNqn) => this.#authentication.required(hostNqn),
       addon: parts.addon,
       pool: () => this.#path.handle,
       store: this.#store,
@@ -453,6 +465,23 @@ export class Pool implements PoolService {
     return this.#hosts.disconnect(volume, hostNqn);
   }
 
+  async setHostKeys(
+    hostNqn: string,
+    keys: { host: string; controller: string | null },
+  ): Promise<void> {
+    await this.#hosts.setKeys(hostNqn, keys);
+  }
+
+  async removeHostKeys(hostNqn: string): Promise<void> {
+    this.#assertOpen();
+    await this.#hosts.removeKeys(hostNqn);
+  }
+
+  async listHostKeys(): Promise<HostKeysInfo[]> {
+    this.#assertOpen();
+    return this.#hosts.keys();
+  }
+
   async listConnections(volume?: string): Promise<ConnectionInfo[]> {
     this.#assertOpen();
     return this.#hosts.connections(volume);
@@ -550,6 +579,12 @@ export class Pool implements PoolService {
         break;
       case "list":
         this.#exports.list(event);
+        break;
+      case "auth":
+        this.#authentication.handle(event);
+        break;
+      case "authEnd":
+        this.#authentication.forget(event.connection);
         break;
     }
   }

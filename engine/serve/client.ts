@@ -10,6 +10,7 @@ import type {
   CheckReport,
   ConnectionInfo,
   DiffRequest,
+  HostKeysInfo,
   Limits,
   Origin,
   PoolInfo,
@@ -42,6 +43,7 @@ export type {
   CheckReport,
   ConnectionInfo,
   DiffRequest,
+  HostKeysInfo,
   Limits,
   Origin,
   PoolInfo,
@@ -198,6 +200,22 @@ export class PandoClient {
 
   async disconnectHost(volume: string, hostNqn: string): Promise<number> {
     return (await this.#call("DisconnectHost", { volume, hostNqn })).controllers;
+  }
+
+  async setHostKeys(
+    hostNqn: string,
+    keys: { host: string; controller: string | null },
+  ): Promise<void> {
+    const { host, controller } = keys;
+    await this.#call("SetHostKeys", { hostNqn, hostKey: host, controllerKey: controller ?? "" });
+  }
+
+  async removeHostKeys(hostNqn: string): Promise<void> {
+    await this.#call("RemoveHostKeys", { hostNqn });
+  }
+
+  listHostKeys(): Promise<HostKeysInfo[]> {
+    return this.#list("ListHostKeys", {});
   }
 
   listConnections(volume = ""): Promise<ConnectionInfo[]> {

@@ -75,7 +75,13 @@ export interface ConnectionMessage {
   peer: string;
   controllerId: number;
   ioQueues: number;
+  authenticated: boolean;
   connectedSeconds: number;
+}
+
+export interface HostKeysMessage {
+  hostNqn: string;
+  bidirectional: boolean;
 }
 
 export interface SnapshotMessage {
@@ -151,6 +157,11 @@ export interface UnaryMethods {
   AbortReceive: { request: ByName; response: Empty };
   AllowHost: { request: ByHost; response: VolumeMessage };
   DenyHost: { request: ByHost; response: VolumeMessage };
+  SetHostKeys: {
+    request: { hostNqn: string; hostKey: string; controllerKey: string };
+    response: Empty;
+  };
+  RemoveHostKeys: { request: { hostNqn: string }; response: Empty };
   DisconnectHost: { request: ByHost; response: { controllers: number } };
 }
 
@@ -163,6 +174,7 @@ export interface StreamMethods {
     response: { ranges: { offsetBytes: number; lengthBytes: number; zero: boolean }[] };
   };
   ListSnapshots: { request: { volume: string }; response: SnapshotMessage };
+  ListHostKeys: { request: Empty; response: HostKeysMessage };
   ListConnections: { request: { volume: string }; response: ConnectionMessage };
 }
 

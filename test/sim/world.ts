@@ -4,6 +4,7 @@
 // the scheduler says.
 import { assert } from "../../engine/base/assert.js";
 import type { Clock } from "../../engine/base/clock.js";
+import { DEFAULT_POLICY } from "../../engine/base/dhchap-key.js";
 import { makeLog } from "../../engine/base/log.js";
 import { Pool } from "../../engine/core/pool.js";
 import { type Recovered, recover } from "../../engine/core/recovery.js";
@@ -219,6 +220,7 @@ export class World {
       clock: this.#clock,
       log: silent,
       newUuid: () => this.#newUuid(),
+      authentication: { policy: DEFAULT_POLICY, newBytes: (count) => new Uint8Array(count) },
       news: {
         disconnect: async () => ({ controllers: 0, ended: true }),
         connections: async () => [],

@@ -8,6 +8,7 @@ import type {
   CheckReport,
   ConnectionInfo,
   DiffRequest,
+  HostKeysInfo,
   Limits,
   Origin,
   PoolInfo,
@@ -28,6 +29,7 @@ export class FakePool implements PoolService {
   report: CheckReport = { clean: true, problems: [], layers: 1, indexBlocks: 2, ownedBlocks: 3 };
   closed = false;
   connections: ConnectionInfo[] = [];
+  readonly keys = new Map<string, HostKeysInfo>();
   #clock = Date.parse("2026-01-01T00:00:00Z");
 
   constructor(readonly path: string) {}
@@ -213,6 +215,23 @@ export class FakePool implements PoolService {
     const before = this.connections.length;
     this.connections = this.connections.filter(stays);
     return before - this.connections.length;
+  }
+
+  async setHostKeys(
+    hostNqn: string,
+    keys: { host: string; controller: string | null },
+  ): Promise<void> {
+    this.keys.set(hostNqn, { hostNqn, bidirectional: keys.controller !== null });
+  }
+
+  async removeHostKeys(hostNqn: string): Promise<void> {
+    if (!this.keys.delete(hostNqn)) {
+      throw new PandoError("ENOTFOUND", `host ${hostNqn} has no keys`);
+    }
+  }
+
+  async listHostKeys(): Promise<HostKeysInfo[]> {
+    return [...this.keys.values()];
   }
 
   async listConnections(volume?: string): Promise<ConnectionInfo[]> {

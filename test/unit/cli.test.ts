@@ -1,10 +1,11 @@
 // The CLI against a daemon, both as processes, over a real socket; the pool behind it is a fake.
 // What is tested: that each command says what it should, to people and to programs, and that what
 // is wrong is refused with one line and the right exit code.
-import { lstatSync, writeFileSync } from "node:fs";
+import { chmodSync, lstatSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { formatDhchapKey } from "../../engine/base/dhchap-key.js";
 import {
   type CommandResult,
   failed,
@@ -110,8 +111,8 @@ test("who is connected, and putting a host out", async () => {
   assert.is(
     await text("host", "list"),
     [
-      "VOLUME  HOST                       PEER            CONTROLLER  QUEUES  FOR",
-      `in-use  ${host}  10.0.0.9:50000  7           2       90 s`,
+      "VOLUME  HOST                       PEER            CONTROLLER  QUEUES  PROVEN  FOR",
+      `in-use  ${host}  10.0.0.9:50000  7           2       no      90 s`,
       "",
     ].join("\n"),
   );
@@ -121,6 +122,25 @@ test("who is connected, and putting a host out", async () => {
   const again = await text("host", "disconnect", "in-use", host);
   assert.is(again, `${host} was not connected to in-use\n`);
   assert.equal(await json("host", "list"), []);
+});
+
+test("a host's keys come from a file that nobody else may read, and are never shown", async () => {
+  const file = join(folder.path, "host.key");
+  const key = formatDhchapKey({ hash: "sha256", secret: Buffer.alloc(32, 7) });
+  const set = ["host", "set-keys", HOST, "--key-file", file];
+  await fails(1, /cannot read the host key: ENOENT/, ...set);
+  writeFileSync(file, `${key}\n`, { mode: 0o644 });
+  await fails(1, /readable for others/, ...set);
+  chmodSync(file, 0o600);
+  assert.not.match(await text(...set), key);
+  assert.equal(await json("host", "keys"), [{ hostNqn: HOST, bidirectional: false }]);
+  const listed = await text("host", "keys");
+  assert.is(listed, `HOST${" ".repeat(HOST.length - 2)}PROVES\n${HOST}  host\n`);
+  writeFileSync(file, key.replace(":01:", ":02:"));
+  const said = await fails(1, /host key is not a DH-HMAC-CHAP key/, ...set);
+  assert.not.match(said, key.slice(12, 40));
+  assert.is(await text("host", "remove-keys", HOST), `${HOST} has no keys any more\n`);
+  await fails(1, /has no keys/, "host", "remove-keys", HOST);
 });
 
 test("snapshots, clones, and the tree of branches", async () => {
@@ -305,7 +325,7 @@ test("help has an example for every verb, and goes to stdout", async () => {
       "export",
     ],
     snapshot: ["create", "show", "list", "diff", "delete"],
-    host: ["allow", "deny", "disconnect", "list"],
+    host: ["allow", "deny", "disconnect", "list", "set-keys", "remove-keys", "keys"],
   };
   const all = Object.entries(verbs).flatMap(([noun, each]) => each.map((verb) => [noun, verb]));
   for (const words of [...all, ["daemon"]]) {

@@ -68,6 +68,7 @@ const CONNECTION = {
   peer: "[::1]:5",
   controllerId: 1,
   ioQueues: 2,
+  authenticated: true,
   connectedSeconds: 3,
 };
 const RECEIVE = {
@@ -144,6 +145,9 @@ const MESSAGES: Record<UnaryName | StreamName, { request: object; response: obje
   AllowHost: { request: BY_HOST, response: VOLUME },
   DenyHost: { request: BY_HOST, response: VOLUME },
   DisconnectHost: { request: BY_HOST, response: { controllers: 2 } },
+  SetHostKeys: { request: { hostNqn: "n", hostKey: "k", controllerKey: "c" }, response: {} },
+  RemoveHostKeys: { request: { hostNqn: "n" }, response: {} },
+  ListHostKeys: { request: {}, response: { hostNqn: "n", bidirectional: true } },
   ListConnections: { request: { volume: "db" }, response: CONNECTION },
 };
 
