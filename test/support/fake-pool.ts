@@ -235,6 +235,7 @@ export class FakePool implements PoolService {
   }
 
   async listConnections(volume?: string): Promise<ConnectionInfo[]> {
+    if (volume !== undefined) this.#volume(volume);
     return this.connections.filter((one) => volume === undefined || one.volume === volume);
   }
 
