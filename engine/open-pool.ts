@@ -30,12 +30,17 @@ import { type UnflushedMemory, unflushedMemory } from "./unflushed-memory.js";
 
 /** A checkpoint is called for when this part of the index cache is dirty. */
 const DIRTY_SHARE = 1 / 4;
+const NO_ALARM = [101, 101, 101];
+/** Some milliseconds for each transaction of a fold. */
+const FOLD_BATCH = 32;
 
 export interface OpenPoolOptions {
   path: string;
   /** Where the store is, if not beside the data. */
   metaPath: string | null;
   indexCacheBytes: number;
+  /** Percent used at which each alarm level begins; without them there is no alarm. */
+  spaceLevels?: readonly number[];
   /** How hosts prove who they are, if not in the usual ways. */
   authentication?: DhchapPolicy;
   log: Log;
@@ -87,6 +92,8 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     path,
     indexCacheBytes,
     dirtyLimit: Math.floor((indexCacheBytes * DIRTY_SHARE) / INDEX_BLOCK_BYTES),
+    foldBatch: FOLD_BATCH,
+    spaceLevels: options.spaceLevels ?? NO_ALARM,
     checkStore: storeCheckInChild(paths.meta, () => store.forgetDeadReaders()),
   });
   try {

@@ -7,7 +7,7 @@ import { INDEX_BLOCK_BYTES, SECTOR_BYTES, SLOTS_PER_SPAN } from "../engine/base/
 import { PandoError } from "../engine/base/errors.js";
 
 /** Bumped whenever a function of the surface changes. */
-const ABI_VERSION = 5;
+const ABI_VERSION = 6;
 
 export interface Abi {
   version: number;
@@ -134,6 +134,13 @@ export interface CheckpointStart {
 
 export interface CheckpointBatch {
   layers: number[];
+  spans: number[];
+  /** INDEX_BLOCK_BYTES each. */
+  blocks: Uint8Array;
+}
+
+/** What a fold finds in memory. */
+export interface HeldBlocks {
   spans: number[];
   /** INDEX_BLOCK_BYTES each. */
   blocks: Uint8Array;
@@ -367,6 +374,29 @@ export interface Addon {
   checkpointTake(pool: number, limit: number): Promise<CheckpointBatch>;
   checkpointStored(pool: number): Promise<void>;
   checkpointEnd(pool: number, success: boolean): Promise<void>;
+
+  /**
+   * Holds writes and discards of these spans of the layer until foldLetGo, whatever comes between;
+   * gives the index blocks among them that are dirty, their records durable.
+   */
+  foldHold(pool: number, layer: number, spans: number[]): Promise<HeldBlocks>;
+  /** The parent's index blocks of these held spans are the child's in the store, durably. */
+  foldApply(
+    pool: number,
+    parent: number,
+    child: number,
+    spans: number[],
+    /** Own bits that the child has got, SLOTS_PER_SPAN / 8 bytes for each span. */
+    adopted: Uint8Array,
+  ): Promise<void>;
+  foldLetGo(pool: number, layer: number, spans: number[]): Promise<void>;
+  /** The parent has no index block any more: memory forgets it. */
+  foldUnlink(pool: number, parent: number, child: number): Promise<void>;
+  /**
+   * Pairs of first block and count whose release is durable without a record: a "freed" event tells
+   * when no device I/O knows them any more.
+   */
+  blocksRelease(pool: number, runs: Uint32Array): void;
 
   /**
    * Pairs of first block and count. `exhausted`, with none: there are no more; writes that need one

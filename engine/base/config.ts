@@ -31,6 +31,7 @@ const DEFAULT_TARGET = "127.0.0.1:4420";
 /** As many as the native target takes. */
 const MAX_TARGET_PLACES = 16;
 const DEFAULT_INDEX_CACHE = "64MiB";
+const DEFAULT_SPACE_LEVELS = "80,90,95";
 /** Less cannot hold the index blocks that are in use at one moment. */
 const MIN_INDEX_CACHE_BYTES = 1024 * 1024;
 /** sun_path of sockaddr_un is 108 bytes, the last one zero (unix(7)). */
@@ -66,6 +67,8 @@ export interface Settings {
   apiAuthority?: string;
   /** Memory for index blocks. */
   indexCache?: string;
+  /** Percent of the pool used at which each alarm level begins: "80,90,95". */
+  spaceLevels?: string;
   logLevel?: string;
 }
 
@@ -95,6 +98,8 @@ export interface Config {
   readonly authentication: DhchapPolicy;
   readonly api: ApiConfig | null;
   readonly indexCacheBytes: number;
+  /** Percent, rising. */
+  readonly spaceLevels: readonly number[];
   readonly logLevel: LogLevel;
 }
 
@@ -114,6 +119,7 @@ export const SETTING_NAMES = [
   "apiKey",
   "apiAuthority",
   "indexCache",
+  "spaceLevels",
   "logLevel",
 ] as const satisfies readonly (keyof Settings)[];
 
@@ -216,6 +222,7 @@ export function makeConfig(settings: Settings, environment: Environment): Config
     authentication: parsePolicy(settings),
     api: makeApi(settings),
     indexCacheBytes: parseIndexCache(settings.indexCache ?? DEFAULT_INDEX_CACHE),
+    spaceLevels: parseSpaceLevels(settings.spaceLevels ?? DEFAULT_SPACE_LEVELS),
     logLevel: parseLogLevel(settings.logLevel ?? "info"),
   });
 }
@@ -291,6 +298,16 @@ function parseIndexCache(text: string): number {
     });
   }
   return bytes;
+}
+
+function parseSpaceLevels(text: string): readonly number[] {
+  const levels = text.split(",").map((part) => (/^\d{1,3}$/.test(part) ? Number(part) : 0));
+  const rise = levels.every((level, at) => level > (levels[at - 1] ?? 0) && level <= 100);
+  if (levels.length === 3 && rise) return Object.freeze(levels);
+  throw new PandoError("EINVAL", `${quote(text)} are not space levels`, {
+    field: "spaceLevels",
+    hint: `three whole percentages, rising, as in ${DEFAULT_SPACE_LEVELS}`,
+  });
 }
 
 function parseLogLevel(text: string): LogLevel {

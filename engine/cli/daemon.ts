@@ -28,6 +28,7 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         .option("api-key", text("PEM file: its key"))
         .option("api-authority", text("PEM file: who signs the certificates of its clients"))
         .option("index-cache", text("Memory for index blocks"))
+        .option("space-levels", text("Percent used at which each alarm begins, as in 80,90,95"))
         .option("log-level", text("fatal, error, warn, info, debug or trace"))
         .example("$0 daemon --pool /srv/pando", "")
         .example("$0 daemon --config /etc/pando/pando.json --log-level debug", ""),
@@ -48,6 +49,7 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         apiKey: args.apiKey,
         apiAuthority: args.apiAuthority,
         indexCache: args.indexCache,
+        spaceLevels: args.spaceLevels,
         logLevel: args.logLevel,
       });
       const environment = readEnvironment();

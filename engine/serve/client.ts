@@ -49,6 +49,7 @@ export type {
   PoolInfo,
   ReceiveRequest,
   SnapshotInfo,
+  SpaceInfo,
   VolumeInfo,
 } from "../core/api.js";
 export type { ReceiveView, Served, SnapshotView, VolumeView } from "./view.js";

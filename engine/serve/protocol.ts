@@ -10,6 +10,7 @@ import {
 import { loadSync } from "@grpc/proto-loader";
 import { assert } from "../base/assert.js";
 import { packagePath } from "../base/package-path.js";
+import type { ReclaimInfo } from "../core/api.js";
 
 export interface PoolMessage {
   uuid: string;
@@ -18,6 +19,8 @@ export interface PoolMessage {
   sizeBytes: number;
   usedBytes: number;
   freeBytes: number;
+  pendingBytes: number;
+  spaceLevel: number;
   volumes: number;
   snapshots: number;
   layers: number;
@@ -25,6 +28,7 @@ export interface PoolMessage {
   failure: string;
   journal: { sizeBytes: number; usedBytes: number } | null;
   counters: Record<string, number>;
+  reclaim: ReclaimInfo | null;
 }
 
 export interface CheckReportMessage {
@@ -46,6 +50,9 @@ export interface VolumeMessage {
   sizeBytes: number;
   ownBytes: number;
   sharedBytes: number;
+  logicalBytes: number;
+  freedByDeleteBytes: number;
+  freedByDeleteAtMost: boolean;
   origin: OriginMessage | null;
   createdAt: string;
   allowedHosts: string[];
@@ -84,6 +91,11 @@ export interface SnapshotMessage {
   uuid: string;
   sizeBytes: number;
   createdAt: string;
+  ownBytes: number;
+  sharedBytes: number;
+  logicalBytes: number;
+  freedByDeleteBytes: number;
+  freedByDeleteAtMost: boolean;
 }
 
 export interface ServedSnapshotMessage {

@@ -34,6 +34,14 @@ std::shared_ptr<Engine> engine_arg(Args& args) {
   return engine;
 }
 
+std::vector<BlockRun> runs_arg(Args& args, size_t index) {
+  std::vector<BlockRun> runs;
+  const auto flat = args.words(index, "runs");
+  if (!args.ok()) return runs;
+  for (size_t i = 0; i + 1 < flat.ElementLength(); i += 2) runs.push_back({flat[i], flat[i + 1]});
+  return runs;
+}
+
 void add_engine(std::shared_ptr<Engine> engine) {
   std::lock_guard lock(engines_mutex);
   engines.emplace(engine->id(), std::move(engine));

@@ -139,6 +139,8 @@ class Engine final : public PoolHost, public Exports, public std::enable_shared_
 std::shared_ptr<Engine> find_engine(uint64_t id);
 /// The open pool that argument 0 names, or a pending TypeError and null.
 std::shared_ptr<Engine> engine_arg(Args& args);
+/// A Uint32Array of first block and count in turn.
+std::vector<BlockRun> runs_arg(Args& args, size_t index);
 void add_engine(std::shared_ptr<Engine> engine);
 void remove_engine(uint64_t id);
 uint64_t next_engine_id();

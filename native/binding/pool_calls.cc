@@ -293,14 +293,8 @@ Napi::Value ExtentsLend(const Napi::CallbackInfo& info) {
   Args args(info, "extentsLend");
   const auto engine = engine_arg(args);
   const bool exhausted = args.boolean(2, "exhausted");
-  if (args.ok() && !(info[1].IsTypedArray() &&
-                     info[1].As<Napi::TypedArray>().TypedArrayType() == napi_uint32_array)) {
-    args.fail("runs", "a Uint32Array");
-  }
+  std::vector<BlockRun> runs = args.ok() ? runs_arg(args, 1) : std::vector<BlockRun>{};
   if (!args.ok()) return undefined(args);
-  const auto flat = info[1].As<Napi::Uint32Array>();
-  std::vector<BlockRun> runs;
-  for (size_t i = 0; i + 1 < flat.ElementLength(); i += 2) runs.push_back({flat[i], flat[i + 1]});
   engine->on_reactor(
       [engine, runs = std::move(runs), exhausted] { engine->pool().lend(runs, exhausted); });
   return undefined(args);
@@ -527,6 +521,7 @@ Napi::Value PoolStats(const Napi::CallbackInfo& info) {
         {"journalWaits", c.journal_waits},
         {"overlapWaits", c.overlap_waits},
         {"gateWaits", c.gate_waits},
+        {"foldWaits", c.fold_waits},
         {"limitWaits", c.limit_waits},
         {"noSpace", c.no_space},
         {"ioErrors", c.io_errors},

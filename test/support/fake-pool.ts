@@ -42,10 +42,21 @@ export class FakePool implements PoolService {
       sizeBytes: 2 ** 40,
       usedBytes: 4096,
       freeBytes: 2 ** 40 - 4096,
+      pendingBytes: 0,
+      spaceLevel: 0,
       volumes: this.volumes.size,
       snapshots: this.snapshots.size,
       layers: this.volumes.size + this.snapshots.size,
       reclaiming: 0,
+      reclaim: {
+        layersWaiting: 0,
+        spansWaiting: 0,
+        layersReclaimed: 2,
+        layersFolded: 1,
+        spansReclaimed: 3,
+        spansFolded: 4,
+        freedBytes: 8192,
+      },
       failure: this.failure,
       journal: { sizeBytes: 2 ** 26, usedBytes: 8192 },
       counters: { journalCommits: 7, "reads-inherited": 3 },
@@ -110,8 +121,19 @@ export class FakePool implements PoolService {
     if (this.snapshots.has(key)) {
       throw new PandoError("EEXIST", `there is a snapshot ${key} already`, { volume });
     }
-    const createdAt = this.#now();
-    const made = { volume, volumeUuid, name, uuid: randomUUID(), sizeBytes, createdAt };
+    const made = {
+      volume,
+      volumeUuid,
+      name,
+      uuid: randomUUID(),
+      sizeBytes,
+      createdAt: this.#now(),
+      ownBytes: 4096,
+      sharedBytes: 8192,
+      logicalBytes: 12288,
+      freedByDeleteBytes: 4096,
+      freedByDeleteAtMost: true,
+    };
     this.snapshots.set(key, made);
     return made;
   }
@@ -240,6 +262,9 @@ export class FakePool implements PoolService {
       sizeBytes,
       ownBytes: 0,
       sharedBytes: origin === null ? 0 : 8192,
+      logicalBytes: origin === null ? 0 : 8192,
+      freedByDeleteBytes: 0,
+      freedByDeleteAtMost: false,
       origin,
       createdAt: this.#now(),
       allowedHosts: [],

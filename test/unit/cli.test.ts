@@ -71,6 +71,9 @@ test("volume create, show, resize", async () => {
     sizeBytes: 10 * 2 ** 30,
     ownBytes: 0,
     sharedBytes: 0,
+    logicalBytes: 0,
+    freedByDeleteBytes: 0,
+    freedByDeleteAtMost: false,
     parent: null,
     nqn,
     addresses: [{ traddr: "10.0.0.5", trsvcid: "4420" }],
@@ -154,13 +157,13 @@ test("snapshots, clones, and the tree of branches", async () => {
   assert.is(
     await text("volume", "list"),
     [
-      "NAME          SIZE    OWN  SHARED  PARENT     SERVED",
-      "in-use        4 KiB   0    0       -          nvme-tcp 10.0.0.5:4420, 1 host",
-      "db            20 GiB  0    0       -          nvme-tcp 10.0.0.5:4420, 0 hosts",
-      "├ db@monday   20 GiB  -    -       db         -",
-      "│ └ db-test   20 GiB  0    8 KiB   db@monday  -",
-      "├ db@tuesday  20 GiB  -    -       db         -",
-      "└ live        20 GiB  0    8 KiB   db         -",
+      "NAME          SIZE    OWN    SHARED  PARENT     SERVED",
+      "in-use        4 KiB   0      0       -          nvme-tcp 10.0.0.5:4420, 1 host",
+      "db            20 GiB  0      0       -          nvme-tcp 10.0.0.5:4420, 0 hosts",
+      "├ db@monday   20 GiB  4 KiB  8 KiB   db         -",
+      "│ └ db-test   20 GiB  0      8 KiB   db@monday  -",
+      "├ db@tuesday  20 GiB  4 KiB  8 KiB   db         -",
+      "└ live        20 GiB  0      8 KiB   db         -",
       "",
     ].join("\n"),
   );
@@ -174,7 +177,9 @@ test("snapshots, clones, and the tree of branches", async () => {
     snapshots.map((one) => one.name),
     ["monday", "tuesday"],
   );
-  assert.match(await text("snapshot", "list"), /^NAME {8}SIZE {4}CREATED\ndb@monday {3}20 GiB /);
+  const listed = await text("snapshot", "list");
+  assert.match(listed, /^NAME {8}SIZE {4}OWN {4}SHARED {2}IF DELETED {5}CREATED\n/);
+  assert.match(listed, /\ndb@monday {3}20 GiB {2}4 KiB {2}8 KiB {3}at most 4 KiB {2}/);
   const shown = await text("snapshot", "show", "db@monday");
   assert.match(shown, /^name +db@monday\n/);
   assert.match(shown, /\nnbd +nbd\+unix:\/\/\/db%40monday\?socket=/);

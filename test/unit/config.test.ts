@@ -33,6 +33,7 @@ test("without anything, the defaults", () => {
     authentication: DEFAULT_POLICY,
     api: null,
     indexCacheBytes: 64 * 2 ** 20,
+    spaceLevels: [80, 90, 95],
     logLevel: "info",
   });
   const { socket } = makeConfig({}, { ...NO_ENVIRONMENT, runtimeDir: "/run/user/7" });
@@ -99,6 +100,10 @@ test("each wrong value is named", () => {
     [{ api: "10.0.0.1:9751", apiCertificate: "c", apiKey: "k" }, "apiAuthority"],
     [{ apiKey: "k", apiAuthority: "a" }, "apiCertificate"],
     [{ indexCache: "1000" }, "indexCache"],
+    [{ spaceLevels: "80,90" }, "spaceLevels"],
+    [{ spaceLevels: "90,80,95" }, "spaceLevels"],
+    [{ spaceLevels: "80,90,101" }, "spaceLevels"],
+    [{ spaceLevels: "80,90%,95" }, "spaceLevels"],
     [{ logLevel: "loud" }, "logLevel"],
     [{ socket: `/tmp/${"s".repeat(120)}` }, "socket"],
     [{ nbdSocket: `/tmp/${"s".repeat(120)}` }, "nbdSocket"],
