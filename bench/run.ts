@@ -8,6 +8,9 @@ import { unmountAll } from "./subjects/reflink-branches.js";
 import { killServers } from "./subjects/server-process.js";
 import { missingPrograms, type Suite } from "./suite.js";
 
+/** As a shell has it for a program that SIGINT ended. */
+const CUT_SHORT_EXIT_CODE = 130;
+
 export interface Reporter {
   say(text: string): void;
   status(text: string): void;
@@ -32,7 +35,10 @@ export async function runSuites(
     unmountAll();
     for (const path of own) rmSync(path, { recursive: true, force: true });
   };
+  const cut = (): void => process.exit(CUT_SHORT_EXIT_CODE);
   process.once("exit", clean);
+  process.once("SIGINT", cut);
+  process.once("SIGTERM", cut);
   try {
     for (const suite of suites) {
       const place = join(folder, `pando-bench-${suite.name}`);
@@ -46,6 +52,8 @@ export async function runSuites(
     }
   } finally {
     process.removeListener("exit", clean);
+    process.removeListener("SIGINT", cut);
+    process.removeListener("SIGTERM", cut);
     clean();
   }
   return {

@@ -11,6 +11,7 @@ import { type Log, makeLog } from "./base/log.js";
 import type { CheckReport, PoolService } from "./core/api.js";
 import { type CreatePoolOptions, createPool } from "./core/format.js";
 import { startFrontEnds } from "./front-ends.js";
+import { type GrowPoolOptions, growPool } from "./grow-pool.js";
 import { checkClosedPool, openRealPool } from "./open-pool.js";
 import { startHttpServer } from "./serve/http.js";
 import { makeNotify } from "./serve/notify.js";
@@ -34,6 +35,8 @@ export interface Engine {
   /** The checksum of everything that is written here. */
   crc32c(data: Uint8Array, seed?: number): number;
   createPool(path: string, options: CreatePoolOptions): Promise<CreatedPool>;
+  /** Makes a pool larger that no daemon serves. */
+  growPool(options: GrowPoolOptions): Promise<CreatedPool>;
   /** A pool that no daemon serves, as it would be after recovery. Nothing is written. */
   checkPool(options: { path: string; metaPath: string | null }): Promise<CheckReport>;
 }
@@ -52,8 +55,9 @@ export interface ServingPool {
 /** The real one. */
 export const engine: Engine = {
   async openPool(config, log) {
-    const { pool: path, meta: metaPath, indexCacheBytes } = config;
-    const { pool, handle, close } = await openRealPool({ path, metaPath, indexCacheBytes, log });
+    const { pool: path, meta: metaPath, indexCacheBytes, spaceLevels, authentication } = config;
+    const options = { path, metaPath, indexCacheBytes, spaceLevels, authentication, log };
+    const { pool, handle, close } = await openRealPool(options);
     try {
       const frontEnds = await startFrontEnds(handle, config);
       return { pool, close: () => frontEnds.close().then(close) };
@@ -66,6 +70,10 @@ export const engine: Engine = {
   async createPool(path, options) {
     const { uuid, blockSizeBytes, dataBlocks } = await createPool(path, options);
     return { path, uuid, sizeBytes: dataBlocks * blockSizeBytes, blockSizeBytes };
+  },
+  async growPool(options) {
+    const { uuid, blockSizeBytes, dataBlocks } = await growPool(options);
+    return { path: options.path, uuid, sizeBytes: dataBlocks * blockSizeBytes, blockSizeBytes };
   },
   checkPool: checkClosedPool,
 };

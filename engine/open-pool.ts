@@ -10,29 +10,39 @@ import { native } from "../native/native.js";
 import { AssertionError } from "./base/assert.js";
 import { systemClock } from "./base/clock.js";
 import { INDEX_BLOCK_BYTES } from "./base/constants.js";
+import { DEFAULT_POLICY, type DhchapPolicy } from "./base/dhchap-key.js";
 import { isPandoError, PandoError } from "./base/errors.js";
 import type { Log } from "./base/log.js";
 import { volumeNqn } from "./base/nqn.js";
-import { newUuid } from "./base/random.js";
+import { newBytes, newUuid } from "./base/random.js";
 import { checkPoolInChild, storeCheckInChild } from "./check-child.js";
 import type { CheckReport } from "./core/api.js";
 import { openDataDevice } from "./core/data-device.js";
 import { type PoolPaths, poolPaths } from "./core/format.js";
+import { mendSuperblocks } from "./core/grow.js";
 import { Pool } from "./core/pool.js";
 import { type Recovered, recover } from "./core/recovery.js";
 import { getPoolRecord } from "./store/catalogue.js";
 import { startIndexService } from "./store/index-service.js";
 import { type LmdbStore, openLmdbStore } from "./store/lmdb-store.js";
+import type { Superblock } from "./store/superblock.js";
 import { type UnflushedMemory, unflushedMemory } from "./unflushed-memory.js";
 
 /** A checkpoint is called for when this part of the index cache is dirty. */
 const DIRTY_SHARE = 1 / 4;
+const NO_ALARM = [101, 101, 101];
+/** Some milliseconds for each transaction of a fold. */
+const FOLD_BATCH = 32;
 
 export interface OpenPoolOptions {
   path: string;
   /** Where the store is, if not beside the data. */
   metaPath: string | null;
   indexCacheBytes: number;
+  /** Percent used at which each alarm level begins; without them there is no alarm. */
+  spaceLevels?: readonly number[];
+  /** How hosts prove who they are, if not in the usual ways. */
+  authentication?: DhchapPolicy;
   log: Log;
 }
 
@@ -71,6 +81,7 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     clock: systemClock,
     log,
     newUuid,
+    authentication: { policy: options.authentication ?? DEFAULT_POLICY, newBytes },
     news: {
       disconnect: (uuid, host) => native.targetDisconnect(pool.handle, volumeNqn(uuid), host),
       connections: () => native.targetSessions(pool.handle),
@@ -81,6 +92,8 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     path,
     indexCacheBytes,
     dirtyLimit: Math.floor((indexCacheBytes * DIRTY_SHARE) / INDEX_BLOCK_BYTES),
+    foldBatch: FOLD_BATCH,
+    spaceLevels: options.spaceLevels ?? NO_ALARM,
     checkStore: storeCheckInChild(paths.meta, () => store.forgetDeadReaders()),
   });
   try {
@@ -122,7 +135,7 @@ export async function checkClosedPool(options: {
 }
 
 /** The lock is the device's: it ends with the process, however that ends. */
-function lockDevice(path: string, data: string): number {
+export function lockDevice(path: string, data: string): number {
   if (statSync(data, { throwIfNoEntry: false }) === undefined) {
     throw new PandoError("ENOTFOUND", `${path} is not a pool: there is no ${data}`, {
       path,
@@ -148,13 +161,24 @@ async function openStore(path: string, paths: PoolPaths): Promise<OpenedStore> {
     try {
       const memory = unflushedMemory(getPoolRecord(store).uuid, paths.meta);
       const unflushed = { memory: memory.read(), bootId: memory.bootId };
-      return { store, memory, recovered: await recover(store, device, { unflushed }) };
+      const recovered = await recover(store, device, { unflushed });
+      if (recovered.grew) await mend(paths.data, recovered.superblock);
+      return { store, memory, recovered };
     } catch (error) {
       await store.close();
       throw error;
     }
   } catch (error) {
     throw namePool(path, error);
+  } finally {
+    device.close();
+  }
+}
+
+async function mend(data: string, superblock: Superblock): Promise<void> {
+  const device = openDataDevice(data, "r+");
+  try {
+    await mendSuperblocks(device, superblock);
   } finally {
     device.close();
   }

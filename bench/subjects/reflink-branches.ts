@@ -18,9 +18,9 @@ const MKFS: Record<ReflinkFileSystem, string[]> = {
 /** Mounted now: mount points and their loop devices. */
 const mounted = new Map<string, string>();
 
-/** For a run that is cut short, after its servers have ended. */
+/** For a run that is cut short: its servers are still ending, so it lets go when they have. */
 export function unmountAll(): void {
-  for (const place of mounted.keys()) unmount(place);
+  for (const place of mounted.keys()) unmount(place, ["--lazy"]);
 }
 
 /** Null if it can be measured here, else why not. */
@@ -104,10 +104,10 @@ function mount(
   return { place, device };
 }
 
-function unmount(place: string): void {
+function unmount(place: string, how: string[] = []): void {
   const device = mounted.get(place);
   if (device === undefined) return;
-  execFileSync("umount", [place]);
+  execFileSync("umount", [...how, place]);
   mounted.delete(place);
   execFileSync("losetup", ["--detach", device]);
 }

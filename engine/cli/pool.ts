@@ -24,7 +24,7 @@ interface CreateArguments {
 }
 
 export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Argv<GlobalOptions> {
-  return yargs.command("pool", "Make, show or check a pool", (pool) =>
+  return yargs.command("pool", "Make, grow, show or check a pool", (pool) =>
     pool
       .command(
         "create <path>",
@@ -81,6 +81,36 @@ export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Arg
         },
       )
       .command(
+        "grow <path>",
+        "Make a pool larger that no daemon serves",
+        (grow) =>
+          grow
+            .positional("path", {
+              type: "string",
+              demandOption: true,
+              describe: "Folder or device",
+            })
+            .option("size", {
+              type: "string",
+              requiresArg: true,
+              describe: "Its new room for data and journal; all of a device if it is not given",
+            })
+            .option("sparse", {
+              type: "boolean",
+              default: false,
+              describe: "Let the data file grow as it is written, instead of taking its room now",
+            })
+            .option("meta", META)
+            .example("$0 pool grow /srv/pando --size 200GiB", "After the daemon was stopped"),
+        async (args) => {
+          const { path, sparse } = args;
+          const sizeBytes = args.size === undefined ? null : parseSize(args.size);
+          const options = { path, metaPath: args.meta ?? null, sizeBytes, sparse };
+          const grown = await (await loadEngine()).growPool(options);
+          printResult(args, grown, () => `${grown.path}: ${formatSize(grown.sizeBytes)} for data`);
+        },
+      )
+      .command(
         "check [path]",
         "Check every block's owner, and what is recorded against what is there",
         (check) =>
@@ -103,7 +133,7 @@ export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Arg
           failUnlessClean(report, path);
         },
       )
-      .demandCommand(1, "no verb: create, show or check")
+      .demandCommand(1, "no verb: create, grow, show or check")
       .strict(),
   );
 }
@@ -143,13 +173,32 @@ function describePool(info: PoolInfo): string {
     ["state", info.failure ?? "takes reads and writes"],
     ["block size", formatSize(info.blockSizeBytes)],
     ["size", formatSize(info.sizeBytes)],
-    ["used", formatSize(info.usedBytes)],
+    ["used", describeUsed(info)],
     ["free", formatSize(info.freeBytes)],
+    ["pending", `${formatSize(info.pendingBytes)}, free after the next checkpoint`],
     ["volumes", String(info.volumes)],
     ["snapshots", String(info.snapshots)],
-    ["layers", `${info.layers}, ${info.reclaiming} of them being reclaimed`],
+    ["layers", `${info.layers}, ${info.reclaiming} of them deleted`],
+    ["reclaim", describeReclaim(info)],
     ["journal", `${formatSize(journal.usedBytes)} of ${formatSize(journal.sizeBytes)}`],
   ]);
+}
+
+function describeUsed({ usedBytes, sizeBytes, spaceLevel }: PoolInfo): string {
+  const percent = Math.floor((100 * usedBytes) / sizeBytes);
+  const level = spaceLevel === 0 ? "" : `, space level ${spaceLevel} of 3`;
+  return `${formatSize(usedBytes)} (${percent} %${level})`;
+}
+
+function describeReclaim({ reclaim }: PoolInfo): string {
+  const { layersWaiting, spansWaiting, freedBytes } = reclaim;
+  const done = reclaim.spansReclaimed + reclaim.spansFolded;
+  return [
+    layersWaiting === 0
+      ? "nothing waits"
+      : `${layersWaiting} layers wait, ${spansWaiting} spans of theirs`,
+    `${done} spans done and ${formatSize(freedBytes)} back since the start`,
+  ].join("; ");
 }
 
 function describeReport(report: CheckReport): string {

@@ -1,6 +1,7 @@
 // pando volume send, receive, receiving, import, export: the contents of volumes from one pool to
 // another, and from and to files.
-import { createReadStream } from "node:fs";
+import { open } from "node:fs/promises";
+import type { Readable } from "node:stream";
 import type { Argv } from "yargs";
 import { PandoError } from "../base/errors.js";
 import { parseSnapshotRef, parseSourceRef, requireName } from "../base/name.js";
@@ -101,7 +102,7 @@ function addReceive(volume: Argv<GlobalOptions>, loadEngine: LoadEngine): Argv<G
           printResult(args, { aborted: name }, () => `forgot what was received into ${name}`);
           return;
         }
-        const source = args.file === undefined ? process.stdin : createReadStream(args.file);
+        const source = args.file === undefined ? process.stdin : await readFrom(args.file);
         const { crc32c } = await loadEngine();
         const { resume } = args;
         const options = { name, snapshot, resume, source, checksum: crc32c };
@@ -168,6 +169,13 @@ function addImages(volume: Argv<GlobalOptions>): Argv<GlobalOptions> {
         );
       },
     );
+}
+
+async function readFrom(path: string): Promise<Readable> {
+  const file = await open(path, "r").catch((cause: Error) => {
+    throw new PandoError("ENOTFOUND", `${path} cannot be read: ${cause.message}`, { path });
+  });
+  return file.createReadStream();
 }
 
 function parseFormat(text: string): ImageFormat {

@@ -3,7 +3,7 @@
 //
 //   1. flush the device and sync the store: after a kill, what is read here may still be volatile,
 //      and decisions are made on it
-//   2. compare superblock and store (UUID, generation, geometry)
+//   2. end a grow that was cut (grow.ts), compare superblock and store (UUID, generation, geometry)
 //   3. read the journal from the tail
 //   4. layer by layer, parents first, put the index blocks that its records lead to, in bounded
 //      transactions
@@ -17,7 +17,12 @@
 import { assert } from "../base/assert.js";
 import { SUPERBLOCK_A_OFFSET, SUPERBLOCK_B_OFFSET, SUPERBLOCK_BYTES } from "../base/constants.js";
 import { PandoError } from "../base/errors.js";
-import { getJournalRecord, getPoolRecord, putJournalRecord } from "../store/catalogue.js";
+import {
+  getJournalRecord,
+  getPoolRecord,
+  indexOldSnapshots,
+  putJournalRecord,
+} from "../store/catalogue.js";
 import { emptyIndexBlock, inheritIndexBlock, setSlot } from "../store/codec-index-block.js";
 import type { JournalRecord, PoolRecord } from "../store/codec-records.js";
 import { FreeMapPatch } from "../store/free-map-patch.js";
@@ -28,6 +33,7 @@ import { Lineage, lookupNearest } from "../store/lineage.js";
 import type { Store, StoreReader, StoreTransaction } from "../store/store.js";
 import { checkSuperblock, chooseSuperblock, type Superblock } from "../store/superblock.js";
 import { readUnflushed, type UnflushedRecord } from "../store/unflushed.js";
+import { settleGrow } from "./grow.js";
 
 /** The data device as recovery needs it. */
 export interface DeviceReader {
@@ -38,6 +44,8 @@ export interface DeviceReader {
 
 export interface Recovered {
   superblock: Superblock;
+  /** A grow was ended that had been cut: a copy of the superblock may have been left behind. */
+  grew: boolean;
   /** Of the journal blocks to be written from now on. */
   epoch: number;
   /** Of the first of them; it is the tail too. */
@@ -68,6 +76,7 @@ export async function recover(
   await device.flush();
   await store.sync();
   const superblock = readSuperblock(device);
+  const grew = await settleGrow(store, superblock);
   comparePool(superblock, getPoolRecord(store));
   const journal = getJournalRecord(store);
 
@@ -93,6 +102,7 @@ export async function recover(
   const finish = (txn: StoreTransaction): void => {
     replay.freeMap.write(txn);
     putJournalRecord(txn, next);
+    indexOldSnapshots(txn);
   };
   const steps = replay.steps(options.spansPerTransaction ?? SPANS_PER_TRANSACTION);
   if (unflushed.length === 0) {
@@ -108,6 +118,7 @@ export async function recover(
   }
   return {
     superblock,
+    grew,
     epoch: next.epoch,
     nextSequence: next.tail,
     replayedRecords: scan.records + unflushed.length,
@@ -137,7 +148,7 @@ export function readSuperblock(device: DeviceReader): Superblock {
   return checkSuperblock(found, device.sizeBytes);
 }
 
-function comparePool(superblock: Superblock, record: PoolRecord): void {
+export function comparePool(superblock: Superblock, record: PoolRecord): void {
   const pairs: [keyof PoolRecord, number | string][] = [
     ["uuid", superblock.uuid],
     ["version", superblock.version],

@@ -7,6 +7,7 @@ import { PandoError } from "../base/errors.js";
 import {
   decodeSnapshotKey,
   decodeTextKey,
+  META_GROW,
   META_IDS,
   META_JOURNAL,
   META_POOL,
@@ -16,6 +17,8 @@ import {
   textKey,
 } from "./codec-keys.js";
 import {
+  type GrowRecord,
+  growRecord,
   type IdsRecord,
   idsRecord,
   type JournalRecord,
@@ -52,6 +55,16 @@ export function getPoolRecord(reader: StoreReader): PoolRecord {
 
 export function putPoolRecord(txn: StoreTransaction, record: PoolRecord): void {
   txn.put("meta", META_POOL, poolRecord.encode(META_POOL, record));
+}
+
+export function findGrowRecord(reader: StoreReader): GrowRecord | undefined {
+  return find(reader, "meta", META_GROW, growRecord);
+}
+
+/** Null: the pool is what its record says. */
+export function putGrowRecord(txn: StoreTransaction, record: GrowRecord | null): void {
+  if (record === null) txn.remove("meta", META_GROW);
+  else txn.put("meta", META_GROW, growRecord.encode(META_GROW, record));
 }
 
 export function getJournalRecord(reader: StoreReader): JournalRecord {
@@ -206,7 +219,8 @@ export function deleteSnapshot(
 ): SnapshotRecord {
   const record = getSnapshot(txn, volume, name);
   txn.remove("snapshots", snapshotKey(volume, name));
-  forgetUuid(txn, record.uuid);
+  // One that was made before snapshots were served has no entry.
+  txn.remove("uuids", textKey(record.uuid));
   return record;
 }
 
@@ -214,6 +228,19 @@ function indexUuid(txn: StoreTransaction, uuid: string, name: string): void {
   const key = textKey(uuid);
   assert(txn.get("uuids", key) === undefined, `the UUID ${uuid} is taken`);
   txn.put("uuids", key, uuidRecord.encode(key, { name }));
+}
+
+/**
+ * The first pools had only volumes in `uuids`: their snapshots get their entries here. In one that
+ * has all of them this is a comparison of counts.
+ */
+export function indexOldSnapshots(txn: StoreTransaction): void {
+  if (txn.count("uuids") === txn.count("volumes") + txn.count("snapshots")) return;
+  for (const { volume, name, record } of listSnapshots(txn)) {
+    if (txn.get("uuids", textKey(record.uuid)) === undefined) {
+      indexUuid(txn, record.uuid, `${volume}@${name}`);
+    }
+  }
 }
 
 function forgetUuid(txn: StoreTransaction, uuid: string): void {

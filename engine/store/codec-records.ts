@@ -14,6 +14,12 @@ export interface PoolRecord {
   journalBlocks: number;
 }
 
+/** What the pool is about to become. */
+export interface GrowRecord {
+  generation: number;
+  dataBlocks: number;
+}
+
 export interface JournalRecord {
   epoch: number;
   /** The first sequence that is not in the store yet. */
@@ -97,6 +103,12 @@ export interface SnapshotRecord {
   contents?: string;
 }
 
+/** As nvme-cli writes them. */
+export interface HostKeysRecord {
+  hostKey: string;
+  controllerKey: string | null;
+}
+
 export interface UuidRecord {
   name: string;
 }
@@ -147,6 +159,7 @@ export const poolRecord = codec<PoolRecord>({
   dataBlocks: positive,
   journalBlocks: positive,
 });
+export const growRecord = codec<GrowRecord>({ generation: positive, dataBlocks: positive });
 export const journalRecord = codec<JournalRecord>({ epoch: count, tail: count });
 export const idsRecord = codec<IdsRecord>({ nextLayer: positive });
 export const spaceRecord = codec<SpaceRecord>({ allocatedBlocks: count });
@@ -187,6 +200,7 @@ export const snapshotRecord = codec<SnapshotRecord>({
   volumeUuid: uuid,
   contents: optional(uuid),
 });
+export const hostKeysRecord = codec<HostKeysRecord>({ hostKey: text, controllerKey: orNull(text) });
 export const uuidRecord = codec<UuidRecord>({ name: text });
 export const reclaimRecord = codec<ReclaimRecord>({ since: time });
 

@@ -23,11 +23,16 @@ const engine: Engine = {
       peer: "10.0.0.9:50000",
       controllerId: 7,
       ioQueues: 2,
+      authenticated: false,
       connectedSeconds: 90,
     });
     return { pool, close: () => pool.close() };
   },
   crc32c: () => 0,
+  async growPool({ path, sizeBytes }) {
+    const size = { sizeBytes: sizeBytes ?? 2 ** 30, blockSizeBytes: 4096 };
+    return { path, uuid: "00000000-0000-4000-8000-000000000000", ...size };
+  },
   async createPool(path, options) {
     const { sizeBytes = 2 ** 30, blockSizeBytes = 4096 } = options;
     return { path, uuid: "00000000-0000-4000-8000-000000000000", sizeBytes, blockSizeBytes };

@@ -1,0 +1,143 @@
+// A pool that grows, cut at every step: afterwards it is the old pool or the new one, opens, and
+// can be grown again.
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { checkStore } from "../../engine/core/check.js";
+import { grow, mendSuperblocks, planGrow } from "../../engine/core/grow.js";
+import { recover } from "../../engine/core/recovery.js";
+import { findGrowRecord, getPoolRecord } from "../../engine/store/catalogue.js";
+import { decodeSuperblock, type Superblock } from "../../engine/store/superblock.js";
+import { seeded } from "../prng.js";
+import { ModelStore } from "../sim/model-store.js";
+import { ReferencePool, SUPERBLOCK } from "../sim/reference-pool.js";
+
+const test = suite("grow");
+const UNIT = 512;
+const COPIES = [0, 64 * 1024];
+const LARGER = planGrow(SUPERBLOCK, SUPERBLOCK.deviceSizeBytes + 2 ** 20);
+
+/** Counts what may be cut; from the one numbered `last` on, nothing happens any more. */
+class Steps {
+  taken = 0;
+
+  constructor(readonly last: number = Number.POSITIVE_INFINITY) {}
+
+  async take(): Promise<void> {
+    if (this.taken >= this.last) await new Promise(() => undefined);
+    this.taken++;
+  }
+}
+
+/** What was written is durable, whole or in part, only when it is flushed. */
+class CutDevice {
+  readonly sizeBytes = LARGER.deviceSizeBytes + 2 ** 20;
+  readonly #durable: Buffer;
+  #live: Buffer;
+  steps = new Steps();
+
+  constructor(bytes: Buffer) {
+    this.#durable = Buffer.from(bytes);
+    this.#live = Buffer.from(bytes);
+  }
+
+  read(offsetBytes: number, lengthBytes: number): Uint8Array {
+    return this.#live.subarray(offsetBytes, offsetBytes + lengthBytes);
+  }
+
+  write(offsetBytes: number, bytes: Uint8Array): void {
+    this.#live.set(bytes, offsetBytes);
+  }
+
+  async flush(): Promise<void> {
+    await this.steps.take();
+    this.#live.copy(this.#durable);
+  }
+
+  /** Of what was not flushed: nothing (seed 0), all (1), or the units that the seed says. */
+  cut(seed: number): void {
+    const random = seeded(seed);
+    for (let at = 0; at < this.#durable.length; at += UNIT) {
+      const unit = this.#live.subarray(at, at + UNIT);
+      if (unit.equals(this.#durable.subarray(at, at + UNIT))) continue;
+      if (seed === 1 || (seed > 1 && random.oneIn(2))) unit.copy(this.#durable, at);
+    }
+    this.#live = Buffer.from(this.#durable);
+    this.steps = new Steps();
+  }
+
+  generations(): (bigint | undefined)[] {
+    return COPIES.map((offset) => decodeSuperblock(this.read(offset, 4096))?.generation);
+  }
+}
+
+async function referencePool(): Promise<ReferencePool> {
+  const pool = new ReferencePool(new ModelStore(), seeded(1));
+  await pool.create();
+  for (let step = 0; step < 20; step++) await pool.step();
+  pool.commit();
+  return pool;
+}
+
+async function cutAt(step: number, seed: number): Promise<"done" | "cut"> {
+  const pool = await referencePool();
+  const device = new CutDevice(pool.device.bytes);
+  const steps = new Steps(step);
+  device.steps = steps;
+  const store = pool.store.copy({ schedule: () => steps.take() });
+  let how: "done" | "cut" = "cut";
+  void grow(store, device, LARGER).then(() => {
+    how = "done";
+  });
+  for (let turn = 0; turn < 40; turn++) await new Promise((resolve) => setImmediate(resolve));
+  device.cut(seed);
+  const options = { schedule: () => Promise.resolve() };
+  await opens(
+    store.crash(true, (n) => seed % n, options),
+    device,
+    how,
+  );
+  return how;
+}
+
+async function opens(store: ModelStore, device: CutDevice, how: "done" | "cut"): Promise<void> {
+  const { superblock, grew } = await recover(store, device);
+  if (grew) await mendSuperblocks(device, superblock);
+  assert.ok(same(superblock, SUPERBLOCK) || same(superblock, LARGER));
+  if (how === "done") assert.ok(same(superblock, LARGER), "what was done stays done");
+  assert.is(getPoolRecord(store).dataBlocks, superblock.dataBlocks);
+  assert.is(findGrowRecord(store), undefined);
+  const current = BigInt(superblock.generation);
+  if (grew) assert.equal(device.generations(), [current, current], "both copies are whole again");
+  assert.equal(checkStore(store).problems, []);
+  const again = planGrow(superblock, LARGER.deviceSizeBytes + 2 ** 20);
+  await grow(store, device, again);
+  assert.ok(same((await recover(store, device)).superblock, again));
+}
+
+const same = (a: Superblock, b: Superblock): boolean => JSON.stringify(a) === JSON.stringify(b);
+
+for (let seed = 0; seed < 8; seed++) {
+  test(`cut at every step, seed ${seed}`, async () => {
+    let step = 0;
+    while ((await cutAt(step, seed)) === "cut") step++;
+    assert.is(step, 6, "two transactions of two steps, and two flushes");
+  });
+}
+
+test("a device of another generation is refused", async () => {
+  const pool = await referencePool();
+  const store = pool.store.copy();
+  await grow(store, new CutDevice(pool.device.bytes), LARGER);
+  const old = new CutDevice(pool.device.bytes);
+  const refused = await recover(store, old).catch((error: Error) => error.message);
+  assert.match(String(refused), /generation is 1 on the device and 2 in the store/);
+});
+
+test("smaller, equal and impossible sizes are refused", () => {
+  const { deviceSizeBytes } = SUPERBLOCK;
+  for (const size of [deviceSizeBytes - 4096, deviceSizeBytes, deviceSizeBytes + 1, 2 ** 50, 0]) {
+    assert.throws(() => planGrow(SUPERBLOCK, size));
+  }
+});
+
+test.run();
