@@ -4,8 +4,12 @@ import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { describeMachine, loadNow } from "./machine.js";
 import { RESULTS_FORMAT, type Results, type RunOptions, type SuiteResult } from "./results.js";
+import { unmountAll } from "./subjects/reflink-branches.js";
 import { killServers } from "./subjects/server-process.js";
 import { missingPrograms, type Suite } from "./suite.js";
+
+/** As a shell has it for a program that SIGINT ended. */
+const CUT_SHORT_EXIT_CODE = 130;
 
 export interface Reporter {
   say(text: string): void;
@@ -28,9 +32,13 @@ export async function runSuites(
   const own = new Set<string>();
   const clean = (): void => {
     killServers();
+    unmountAll();
     for (const path of own) rmSync(path, { recursive: true, force: true });
   };
+  const cut = (): void => process.exit(CUT_SHORT_EXIT_CODE);
   process.once("exit", clean);
+  process.once("SIGINT", cut);
+  process.once("SIGTERM", cut);
   try {
     for (const suite of suites) {
       const place = join(folder, `pando-bench-${suite.name}`);
@@ -44,6 +52,8 @@ export async function runSuites(
     }
   } finally {
     process.removeListener("exit", clean);
+    process.removeListener("SIGINT", cut);
+    process.removeListener("SIGTERM", cut);
     clean();
   }
   return {

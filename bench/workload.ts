@@ -80,6 +80,8 @@ function engineFigures(result: LoadResult, cpuSeconds: number): Figures {
 export interface FioRun {
   figures: Figures;
   samples: FioSample[];
+  /** Of what the samples' times count from; milliseconds since 1970, give or take some ten. */
+  startedAtMs: number;
 }
 
 export async function runFioLoad(
@@ -94,15 +96,16 @@ export async function runFioLoad(
     ...workload,
     sizeBytes,
     seed,
-    // A map of what has been written would cost the client time that the engine's does not have.
-    ...(workload.pattern.startsWith("rand") ? { repeatBlocks: true } : {}),
-    ...(durationMs === null ? { flushAtEnd: true } : { durationMs }),
+    // A map of what has been written would cost the client time that the engine's does not spend.
+    ...(durationMs === null ? { flushAtEnd: true } : { durationMs, repeatBlocks: true }),
     ...(sampleEveryMs === undefined ? {} : { sampleEveryMs }),
   };
-  const { jobs } = await runFio([job]);
+  const { jobs, endedAtMs } = await runFio([job]);
   const [result] = jobs;
   if (result === undefined) throw new Error("fio gave no result");
-  return { figures: fioFigures(result), samples: result.samples };
+  const runtimeMs = Math.max(result.read.runtimeMs, result.write.runtimeMs);
+  const { samples } = result;
+  return { figures: fioFigures(result), samples, startedAtMs: endedAtMs - runtimeMs };
 }
 
 function fioFigures(job: FioJobResult): Figures {

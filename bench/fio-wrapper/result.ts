@@ -52,6 +52,8 @@ export interface FioJobResult {
 
 export interface FioResult {
   version: string;
+  /** Milliseconds since 1970, by fio's clock: about when the last job ended. */
+  endedAtMs: number;
   jobs: FioJobResult[];
 }
 
@@ -60,6 +62,7 @@ export function parseResult(text: string): FioResult {
   const root = new Field(parseJson(text), "result");
   return {
     version: root.get("fio version").string(),
+    endedAtMs: root.get("timestamp_ms").number(),
     jobs: root.get("jobs").array().map(jobResult),
   };
 }

@@ -24,14 +24,8 @@ export function makeQcow2(path: string, sizeBytes: number): void {
   execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", path, `${sizeBytes}`]);
 }
 
-/** A clone of an image that nobody writes to. */
-export function cloneQcow2(origin: string, path: string): void {
-  const backing = ["-b", origin, "-F", "qcow2"];
-  execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", ...backing, path]);
-}
-
 export class QemuServer {
-  #exports = 0;
+  #jobs = 0;
 
   private constructor(
     readonly process: ServerProcess,
@@ -47,11 +41,12 @@ export class QemuServer {
       name: "qemu-storage-daemon",
       command: "qemu-storage-daemon",
       args: [
-        ...["--nbd-server", `addr.type=unix,addr.path=${sockets.nbd}`],
         ...["--chardev", `socket,path=${sockets.monitor},server=on,wait=off,id=monitor`],
         ...["--monitor", "chardev=monitor"],
+        ...["--nbd-server", `addr.type=unix,addr.path=${sockets.nbd}`],
       ],
-      // Its monitor takes one connection at a time, and that one is ours.
+      // Its monitor takes one connection at a time, and that one is ours. Options are taken in their
+      // order, so that it listens when NBD does.
       sockets: [sockets.nbd],
     });
     return new QemuServer(server, await Monitor.connect(sockets.monitor), sockets);
@@ -62,33 +57,58 @@ export class QemuServer {
   }
 
   /** Opens an image, around the page cache and with io_uring, and exports it by the name. */
-  async serve(name: string, format: QemuFormat, path: string): Promise<void> {
-    const file = { driver: "file", filename: path, cache: { direct: true }, aio: "io_uring" };
-    await this.monitor.call("blockdev-add", {
-      driver: format,
-      "node-name": name,
-      discard: "unmap",
-      file: { ...file, discard: "unmap" },
-    });
-    this.#exports += 1;
+  async serve(name: string, format: QemuFormat, path: string, backing?: string): Promise<void> {
+    const below = backing === undefined ? {} : { backing: image("qcow2", backing) };
+    const options = { ...image(format, path), "node-name": name, ...below };
+    await this.monitor.call("blockdev-add", { ...options, discard: "unmap" });
     await this.monitor.call("block-export-add", {
       type: "nbd",
-      id: `export${this.#exports}`,
+      id: `export-${name}`,
       "node-name": name,
       name,
       writable: true,
     });
   }
 
-  /** What is written to `name` from now on goes to a new file; the old one stays as it is. */
-  async snapshot(name: string, path: string): Promise<void> {
-    this.#exports += 1;
+  /** What serve() gave is let go, once its clients have gone; the file stays. */
+  async withdraw(name: string): Promise<void> {
+    const gone = this.monitor.event("BLOCK_EXPORT_DELETED");
+    await this.monitor.call("block-export-del", { id: `export-${name}`, mode: "hard" });
+    await gone;
+    await this.monitor.call("blockdev-del", { "node-name": name });
+  }
+
+  /** What is written to `node` from now on goes to a new file; the old one stays as it is. */
+  async snapshot(node: string, snapshotNode: string, path: string): Promise<void> {
     await this.monitor.call("blockdev-snapshot-sync", {
-      "node-name": name,
+      "node-name": node,
       "snapshot-file": path,
-      "snapshot-node-name": `snapshot${this.#exports}`,
+      "snapshot-node-name": snapshotNode,
       format: "qcow2",
     });
+  }
+
+  /** A qcow2 image that differs in nothing yet from `backing`, to which nobody may write. */
+  async makeOverlay(path: string, backing: string, sizeBytes: number): Promise<void> {
+    await this.#job("blockdev-create", { driver: "file", filename: path, size: 0 });
+    await this.monitor.call("blockdev-add", { ...file(path), "node-name": "new-file" });
+    await this.#job("blockdev-create", {
+      driver: "qcow2",
+      file: "new-file",
+      size: sizeBytes,
+      "backing-file": backing,
+      "backing-fmt": "qcow2",
+    });
+    await this.monitor.call("blockdev-del", { "node-name": "new-file" });
+  }
+
+  async #job(command: string, options: Record<string, unknown>): Promise<void> {
+    this.#jobs += 1;
+    const id = `job${this.#jobs}`;
+    const concluded = this.monitor.event("JOB_STATUS_CHANGE", { id, status: "concluded" });
+    await this.monitor.call(command, { "job-id": id, options });
+    await concluded;
+    await this.monitor.call("job-dismiss", { id });
   }
 
   async stop(): Promise<void> {
@@ -98,8 +118,18 @@ export class QemuServer {
   }
 }
 
+function image(format: QemuFormat, path: string): Record<string, unknown> {
+  return { driver: format, file: { ...file(path), discard: "unmap" } };
+}
+
+function file(path: string): Record<string, unknown> {
+  return { driver: "file", filename: path, cache: { direct: true }, aio: "io_uring" };
+}
+
+type Message = Record<string, unknown>;
+
 class Monitor {
-  #waiting: ((answer: Record<string, unknown>) => void) | null = null;
+  readonly #listeners = new Set<(message: Message) => boolean>();
   #rest = "";
 
   private constructor(private readonly socket: Socket) {
@@ -107,8 +137,10 @@ class Monitor {
       const lines = (this.#rest + text).split("\n");
       this.#rest = lines.pop() ?? "";
       for (const line of lines.filter((each) => each.trim() !== "")) {
-        const message = JSON.parse(line) as Record<string, unknown>;
-        if ("return" in message || "error" in message) this.#waiting?.(message);
+        const message = JSON.parse(line) as Message;
+        for (const listener of this.#listeners) {
+          if (listener(message)) this.#listeners.delete(listener);
+        }
       }
     });
     socket.on("error", () => socket.destroy());
@@ -126,27 +158,47 @@ class Monitor {
   }
 
   /** One at a time. */
-  async call(command: string, options: Record<string, unknown>): Promise<void> {
-    const answer = await new Promise<Record<string, unknown>>((resolve, reject) => {
-      const fail = (why: string): void =>
-        reject(new Error(`qemu-storage-daemon: ${command} ${why}`));
-      const timer = setTimeout(() => fail("is not answered"), CALL_TIMEOUT_MS);
-      const closed = (): void => fail("ended with the connection");
-      this.socket.once("close", closed);
-      this.#waiting = (message) => {
-        clearTimeout(timer);
-        this.socket.off("close", closed);
-        resolve(message);
-      };
-      this.socket.write(`${JSON.stringify({ execute: command, arguments: options })}\n`);
+  async call(command: string, options: Message): Promise<void> {
+    const answer = this.#next(command, (message) => "return" in message || "error" in message);
+    this.socket.write(`${JSON.stringify({ execute: command, arguments: options })}\n`);
+    const { error } = await answer;
+    if (error === undefined) return;
+    throw new Error(`qemu-storage-daemon: ${command}: ${JSON.stringify(error)}`);
+  }
+
+  /** The next event of that name whose data has these values. */
+  async event(name: string, data: Message = {}): Promise<void> {
+    await this.#next(name, (message) => {
+      const told = (message.data ?? {}) as Message;
+      const wanted = Object.entries(data);
+      return message.event === name && wanted.every(([key, value]) => told[key] === value);
     });
-    this.#waiting = null;
-    if ("error" in answer) {
-      throw new Error(`qemu-storage-daemon: ${command}: ${JSON.stringify(answer.error)}`);
-    }
   }
 
   close(): void {
     this.socket.destroy();
+  }
+
+  #next(what: string, fits: (message: Message) => boolean): Promise<Message> {
+    return new Promise((resolve, reject) => {
+      const listener = (message: Message): boolean => {
+        if (!fits(message)) return false;
+        settle(() => resolve(message));
+        return true;
+      };
+      const fail = (why: string): void => {
+        settle(() => reject(new Error(`qemu-storage-daemon: ${what} ${why}`)));
+      };
+      const timer = setTimeout(() => fail("is not answered"), CALL_TIMEOUT_MS);
+      const closed = (): void => fail("ended with the connection");
+      const settle = (end: () => void): void => {
+        clearTimeout(timer);
+        this.socket.off("close", closed);
+        this.#listeners.delete(listener);
+        end();
+      };
+      this.socket.once("close", closed);
+      this.#listeners.add(listener);
+    });
   }
 }

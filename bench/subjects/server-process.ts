@@ -82,6 +82,12 @@ export class ServerProcess {
     return Number(/^VmRSS:\s+(\d+) kB$/m.exec(text)?.[1] ?? 0) * 1024;
   }
 
+  /** That it has had written, to files or devices. */
+  writtenBytes(): number {
+    const text = readFileSync(`/proc/${this.#child.pid}/io`, "utf8");
+    return Number(/^write_bytes: (\d+)$/m.exec(text)?.[1] ?? 0);
+  }
+
   async stop(signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
     const timer = setTimeout(() => this.#child.kill("SIGKILL"), STOP_TIMEOUT_MS);
     this.#child.kill(signal);

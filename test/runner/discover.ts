@@ -28,11 +28,12 @@ const TIMEOUT_SECONDS = new Map([
   ["model", 600],
   ["sim", 600],
   ["system", 900],
+  ["csi", 900],
 ]);
 const DEFAULT_TIMEOUT_SECONDS = 120;
 /** How much slower a sanitizer makes a test, at worst. */
 const SANITIZER_FACTOR = 5;
-const EXCLUSIVE = new Set(["system"]);
+const EXCLUSIVE = new Set(["system", "csi"]);
 
 export function discover(root: string, native: NativeBuild): TestFile[] {
   const files = nativeTests(root, native);

@@ -7,7 +7,10 @@ import type { TlsFiles } from "../../engine/base/config.js";
 export interface Authority {
   /** The PEM file of its own certificate. */
   readonly path: string;
-  /** Signs a certificate for this name, which is good for 127.0.0.1 too. */
+  /**
+   * Signs a certificate for this name, which is good for 127.0.0.1, and for 10.0.2.2 (the host to a
+   * VM), too.
+   */
   issue(name: string): TlsFiles;
 }
 
@@ -29,7 +32,10 @@ export function makeAuthority(folder: string, authorityName: string): Authority 
       const key = file(`${name}.key`);
       const request = file(`${name}.csr`);
       const extensions = file(`${name}.ext`);
-      writeFileSync(extensions, `subjectAltName=DNS:${name},DNS:localhost,IP:127.0.0.1\n`);
+      writeFileSync(
+        extensions,
+        `subjectAltName=DNS:${name},DNS:localhost,IP:127.0.0.1,IP:10.0.2.2\n`,
+      );
       openssl("req", "-new", ...EC_KEY, ...subject(name), "-keyout", key, "-out", request);
       openssl(
         ...["x509", "-req", "-in", request, "-CA", path, "-CAkey", authorityKey],

@@ -11,7 +11,9 @@ import { generatedText } from "../../bench/publish.js";
 import { readResults } from "../../bench/results.js";
 import { needsCommands, skip } from "../support/skip.js";
 
-const missing = needsCommands("fio", "qemu-storage-daemon", "qemu-img");
+const missing = needsCommands(
+  ...["fio", "qemu-storage-daemon", "qemu-img", "mkfs.xfs", "mkfs.btrfs", "losetup"],
+);
 if (missing !== null) skip(missing);
 
 const MAIN = fileURLToPath(new URL("../../bench/main.js", import.meta.url));
@@ -59,6 +61,46 @@ for (const { suite, columns } of [
     assert.is(bench("compare", out, out).status, 0);
   });
 }
+
+test("the suite branch takes every subject through every step", () => {
+  const out = join(folder, "branch.json");
+  const dir = join(folder, "files");
+  const small = ["--size", "32MiB", "--seconds", "0.1", "--rounds", "1"];
+  const run = bench("branch", ...small, "--dir", dir, "--out", out);
+  assert.is(run.status, 0, run.stderr);
+  assert.equal(readdirSync(dir), []);
+  const suite = readResults(out).suites[0];
+  assert.ok(suite !== undefined);
+  const reflinks = process.getuid?.() === 0 ? ["xfs reflink", "btrfs reflink"] : [];
+  const here = reflinks.filter((name) => !suite.absent.some((why) => why.startsWith(name)));
+  const subjects = ["pando", "qcow2", ...here];
+  const ids = ["branch-calls", "branch-stalls", "branch-writes", "branch-scale"];
+  assert.equal(
+    suite.tables.map(({ id }) => id),
+    ids,
+  );
+  for (const { id, cells } of suite.tables) {
+    const columns = [...new Set(cells.map(({ column }) => column))];
+    assert.equal(columns, id === "branch-scale" ? ["100 clones"] : subjects);
+    // Idle CPU may be nothing; nothing else may.
+    const measured = cells.filter(({ row }) => !row.startsWith("CPU"));
+    assert.ok(
+      measured.flatMap(({ samples }) => samples.flat()).every((value) => value > 0),
+      id,
+    );
+  }
+  for (const { id, lines, marks } of suite.plots) {
+    assert.equal(
+      lines.map(({ name }) => name),
+      subjects,
+    );
+    assert.ok(
+      lines.every(({ points }) => points.length > 1),
+      id,
+    );
+    assert.is(marks.length, id === "branch-stalls" ? 2 : 0);
+  }
+});
 
 test("what cannot be run is refused in one line", () => {
   for (const [args, message] of [

@@ -53,11 +53,16 @@ export interface NodeOptions {
   poolSize: string;
   /** The daemon's host as its clients see it. */
   advertise: string;
+  /** Room that is not used is not taken. */
+  sparse?: boolean;
+  /** Beside those that every test needs. */
+  daemonFlags?: string[];
 }
 
 const pandoProgram = pandoCommand("real");
 
-export async function startNode({ poolSize, advertise }: NodeOptions): Promise<PandoNode> {
+export async function startNode(options: NodeOptions): Promise<PandoNode> {
+  const { poolSize, advertise, sparse = false, daemonFlags = [] } = options;
   const folder = temporaryFolder();
   const pool = join(folder.path, "pool");
   const socket = join(folder.path, "pando.sock");
@@ -71,6 +76,7 @@ export async function startNode({ poolSize, advertise }: NodeOptions): Promise<P
     daemon = await startPandoDaemon(pandoProgram, [
       ...["--pool", pool, "--socket", socket, "--nbd-socket", "none", "--metrics", "none"],
       ...["--target", `127.0.0.1:${port}`, "--advertise", `${advertise}:${port}`],
+      ...daemonFlags,
     ]);
     return performance.now() - startedAt;
   }
@@ -87,7 +93,8 @@ export async function startNode({ poolSize, advertise }: NodeOptions): Promise<P
     folder.remove();
   };
   try {
-    await runJson(["pool", "create", pool, "--size", poolSize]);
+    const room = sparse ? ["--sparse"] : [];
+    await runJson(["pool", "create", pool, "--size", poolSize, ...room]);
     await startDaemon();
   } catch (error) {
     await remove();

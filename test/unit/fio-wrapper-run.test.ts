@@ -51,7 +51,7 @@ withFio("samples cover the time of the job", async () => {
 
 test("samples of clones and directions come together by time", () => {
   const iops = "99, 10, 0, 4096, 0\n100, 20, 1, 4096, 0\n201, 40, 0, 4096, 0\n";
-  const latency = "100, 5000, 0, 4096, 0\n100, 9000, 1, 4096, 0\n";
+  const latency = "100, 9000, 0, 4096, 0\n100, 5000, 1, 4096, 0\n";
   assert.equal(parseSamples({ iops, latency }, 100), [
     { timeMs: 100, iops: 30, maxLatencyUs: 9 },
     { timeMs: 200, iops: 40, maxLatencyUs: 0 },
@@ -61,11 +61,17 @@ test("samples of clones and directions come together by time", () => {
 
 withFio("fio says how far it is", async () => {
   const said: FioProgress[] = [];
-  await runFio([{ ...job, durationMs: 2500, rateIops: 1000 }], {
-    onProgress: (progress) => said.push(progress),
-  });
-  assert.ok(said.length > 0);
-  assert.ok(said.some(({ iops }) => iops > 0));
+  const seen = new Error("seen");
+  const enough = new AbortController();
+  const onProgress = (progress: FioProgress): void => {
+    said.push(progress);
+    if (progress.iops > 0) enough.abort(seen);
+  };
+  const long = { ...job, durationMs: 60_000, rateIops: 1000 };
+  await runFio([long], { onProgress, signal: enough.signal }).then(
+    () => assert.unreachable("it said nothing of its rate"),
+    (error) => assert.is(error, seen),
+  );
   assert.ok(said.every(({ percent }) => percent === null || (percent >= 0 && percent <= 100)));
 });
 

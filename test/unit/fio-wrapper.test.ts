@@ -243,8 +243,12 @@ test("a program that is missing or is not fio", async () => {
   await refusal(missing, "missing", /cannot run .*no-fio: it is not installed/);
   await ends("exit 0", "output", /wrote no result/);
   await ends("echo hello > $out", "output", /wrote no JSON result/);
-  await ends('echo \'{"fio version": "fio-9"}\' > $out', "output", /result has no "jobs"/);
-  const none = `echo '{"fio version": "fio-9", "jobs": []}' > $out`;
+  await ends(
+    'echo \'{"fio version": "fio-9", "timestamp_ms": 1}\' > $out',
+    "output",
+    /result has no "jobs"/,
+  );
+  const none = `echo '{"fio version": "fio-9", "timestamp_ms": 1, "jobs": []}' > $out`;
   await ends(none, "output", /results of no job/);
   const twice = await ends("echo bad disk >&2; echo bad disk >&2; exit 3", "failed", /exit code 3/);
   assert.is(twice.message, "fio failed (exit code 3)\n  bad disk");
@@ -278,7 +282,11 @@ test("a result is checked field by field", async () => {
     sys_cpu: 2.5,
   };
   const text = (change: object): string =>
-    JSON.stringify({ "fio version": "fio-9", jobs: [{ ...entry, ...change }] });
+    JSON.stringify({
+      "fio version": "fio-9",
+      timestamp_ms: 12,
+      jobs: [{ ...entry, ...change }],
+    });
 
   const { jobs } = parseResult(`note: both engines are slow\n${text({})}`);
   const result = jobs[0];

@@ -1,0 +1,74 @@
+// Where the CSI driver is tested for real: a daemon on this machine, the driver in a VM, as
+// controller and node plugin in one, with the kernel's own initiator. They speak mutual TLS.
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { makeAuthority } from "../support/certificates.js";
+import { freePort, temporaryFolder } from "../support/pando.js";
+import { guestHost } from "../system/guest-nvme.js";
+import { type PandoNode, startNode } from "../system/pando-node.js";
+import { timed } from "../system/timed.js";
+import { repositoryRoot } from "../system/vm/host.js";
+import { vmSkipReason } from "../system/vm/prerequisites.js";
+import { bootVm, hostAddress, type Vm } from "../system/vm/vm.js";
+
+export interface CsiWorld {
+  node: PandoNode;
+  vm: Vm;
+  /** In the guest: its path, as $SHARE is the share's. */
+  configName: string;
+  close(): Promise<void>;
+}
+
+export const GUEST_PROGRAMS = ["mkfs.ext4", "e2fsck", "resize2fs", "mkfs.xfs", "mkfs.btrfs"];
+
+export function csiSkipReason(): Promise<string | null> {
+  return vmSkipReason({ guestPrograms: ["openssl", ...GUEST_PROGRAMS] });
+}
+
+export async function startCsiWorld(name: string, settings: object = {}): Promise<CsiWorld> {
+  const folder = temporaryFolder();
+  const authority = makeAuthority(folder.path, "pando");
+  const daemon = authority.issue("storage-node");
+  const controller = authority.issue("controller");
+  const port = await freePort();
+  const daemonFlags = [
+    ...["--api", `127.0.0.1:${port}`, "--api-certificate", daemon.certificate],
+    ...["--api-key", daemon.key, "--api-authority", daemon.authority],
+  ];
+  const poolSize = "16GiB";
+  const node = await timed("daemon serves", () =>
+    startNode({ poolSize, sparse: true, advertise: hostAddress, daemonFlags }),
+  );
+  // A daemon that is left behind would keep this process from ending.
+  const vm = await timed("VM is up", () =>
+    bootVm({ name }).catch(async (error: unknown) => {
+      await node.remove();
+      throw error;
+    }),
+  );
+  const configName = "csi.json";
+  const config = {
+    mode: "all",
+    endpoint: "unix:///run/csi/csi.sock",
+    storageNodes: [{ name: "host", address: `${hostAddress}:${port}` }],
+    tls: controller,
+    hostNqn: guestHost.hostNqn,
+    ...settings,
+  };
+  await writeFile(join(vm.shareDir, configName), JSON.stringify(config));
+  return {
+    node,
+    vm,
+    configName,
+    async close() {
+      await vm.close();
+      await node.remove();
+      folder.remove();
+    },
+  };
+}
+
+/** Runs a compiled program of ours in the guest. */
+export function guestProgram(path: string): string {
+  return `node ${join(repositoryRoot, "dist", path)}`;
+}

@@ -1,0 +1,32 @@
+// A client of a CSI socket, as kubelet and the sidecars are.
+import { Client, credentials, type ServiceError } from "@grpc/grpc-js";
+import { type ServiceName, serviceDefinition } from "../../csi/protocol.js";
+
+export class CsiClient {
+  readonly #client: Client;
+
+  constructor(socket: string) {
+    this.#client = new Client(`unix:${socket}`, credentials.createInsecure());
+  }
+
+  call(service: ServiceName, method: string, request: object): Promise<Record<string, unknown>> {
+    const definition = serviceDefinition(service)[method];
+    if (definition === undefined) throw new Error(`no ${method}`);
+    return new Promise((resolve, reject) => {
+      this.#client.makeUnaryRequest(
+        definition.path,
+        definition.requestSerialize,
+        definition.responseDeserialize,
+        request,
+        (error: ServiceError | null, response?: unknown) => {
+          if (error !== null) reject(error);
+          else resolve(response as Record<string, unknown>);
+        },
+      );
+    });
+  }
+
+  close(): void {
+    this.#client.close();
+  }
+}

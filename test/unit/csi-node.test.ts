@@ -1,0 +1,285 @@
+// The CSI node service with an initiator, a mount table and programs that are fakes: what it runs,
+// in which order, and what it refuses. The real ones are in test/csi/.
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { status } from "@grpc/grpc-js";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import type { CommandOptions, RunCommand } from "../../csi/command.js";
+import { toCsiStatus } from "../../csi/errors.js";
+import { FileSystems } from "../../csi/filesystem.js";
+import { MountTable, parseMountTable } from "../../csi/mount-table.js";
+import { nodeService } from "../../csi/node.js";
+import { PandoError } from "../../engine/base/errors.js";
+import { volumeNqn } from "../../engine/base/nqn.js";
+import { BLOCK, MOUNT, NODE_1 } from "../support/csi.js";
+import { temporaryFolder } from "../support/pando.js";
+
+const UUID = "00000000-0000-4000-8000-0000000000aa";
+const ID = `a/v/${UUID}`;
+const NQN = volumeNqn(UUID);
+const PUBLISHED = { nqn: NQN, traddr: "10.0.0.1", trsvcid: "4420" };
+
+/** A node whose kernel is a list of mounts and a device that is a file. */
+class FakeNode {
+  readonly folder = temporaryFolder();
+  readonly devicePath = join(this.folder.path, "nvme0n1");
+  readonly ran: string[] = [];
+  /** What blkid finds; null: nothing. */
+  contents: string | null = null;
+  connected = false;
+  failing: string | null = null;
+  readonly #table = join(this.folder.path, "mountinfo");
+  #mounts: { path: string; options: string; type: string }[] = [];
+  readonly #service;
+
+  constructor() {
+    writeFileSync(this.devicePath, Buffer.alloc(4096));
+    this.#save();
+    const run: RunCommand = (program, args, options) => this.#run(program, args, options);
+    const device = () => ({
+      path: this.devicePath,
+      name: "nvme0n1",
+      number: "259:1",
+      sizeBytes: 4096,
+      nqn: NQN,
+    });
+    this.#service = nodeService({
+      nodeId: NODE_1,
+      maxVolumesPerNode: null,
+      mounts: new MountTable(run, this.#table),
+      fileSystems: new FileSystems(run),
+      initiator: {
+        connect: async () => {
+          this.connected = true;
+          return device();
+        },
+        disconnect: async () => {
+          this.connected = false;
+        },
+        find: async () => (this.connected ? device() : null),
+        isLive: async () => this.connected,
+        rescan: async () => undefined,
+      },
+    });
+  }
+
+  path(name: string): string {
+    return join(this.folder.path, name);
+  }
+
+  call(method: string, request: object): Promise<unknown> {
+    const defaults = {
+      volumeId: ID,
+      stagingTargetPath: this.path("staging"),
+      targetPath: this.path("target"),
+      volumePath: this.path("staging"),
+      publishContext: PUBLISHED,
+      volumeContext: {},
+      volumeCapability: MOUNT,
+      capacityRange: null,
+      readonly: false,
+    };
+    const handler = this.#service[method];
+    if (handler === undefined) throw new Error(`no ${method}`);
+    return handler.run({ ...defaults, ...request });
+  }
+
+  /** The programs that ran since the last question. */
+  since(): string[] {
+    return this.ran.splice(0).map((line) => line.replaceAll(`${this.folder.path}/`, ""));
+  }
+
+  async #run(program: string, args: string[], options: CommandOptions = {}) {
+    this.ran.push([program, ...args].join(" "));
+    if (program === this.failing) throw new PandoError("EIO", `${program}: it failed`);
+    if (program === "blkid") {
+      const code = this.contents === null ? 2 : 0;
+      assert.ok(options.accept?.includes(code));
+      return { code, stdout: this.contents === null ? "" : `TYPE=${this.contents}\n` };
+    }
+    if (program.startsWith("mkfs.")) this.contents = program.slice("mkfs.".length);
+    const last = args.at(-1) ?? "";
+    if (program === "mount") {
+      if (args.includes("remount,bind,ro")) {
+        const mount = this.#mounts.find(({ path }) => path === last);
+        if (mount !== undefined) mount.options = "ro";
+      } else this.#mounts.push({ path: last, options: "rw", type: this.contents ?? "devtmpfs" });
+    }
+    if (program === "umount") this.#mounts = this.#mounts.filter(({ path }) => path !== last);
+    this.#save();
+    return { code: 0, stdout: "" };
+  }
+
+  #save(): void {
+    const lines = this.#mounts.map(
+      ({ path, options, type }, index) =>
+        `${index + 30} 1 259:1 / ${path} ${options} shared:1 - ${type} ${this.devicePath} rw`,
+    );
+    writeFileSync(this.#table, `${lines.join("\n")}\n`);
+  }
+}
+
+async function fails(work: Promise<unknown>, code: status, details: RegExp): Promise<void> {
+  const answer = await work.then(
+    () => ({ code: status.OK, details: "done" }),
+    (error: unknown) => toCsiStatus(error),
+  );
+  assert.is(status[answer.code], status[code], answer.details);
+  assert.match(answer.details, details);
+}
+
+const withFileSystem = (fsType: string, more: object = {}) => ({
+  volumeCapability: { ...MOUNT, mount: { ...MOUNT.mount, fsType, ...more } },
+});
+
+const test = suite<{ node: FakeNode }>("CSI node");
+
+test.before.each((context) => {
+  context.node = new FakeNode();
+  mkdirSync(context.node.path("staging"));
+});
+
+test.after.each(({ node }) => node.folder.remove());
+
+test("a blank volume is formatted, once", async ({ node }) => {
+  await node.call("NodeStageVolume", {});
+  const options = "-q -F -m 0 -E nodiscard,lazy_itable_init=1";
+  assert.equal(node.since(), [
+    "blkid -p -o export -s TYPE -s PTTYPE -- nvme0n1",
+    `mkfs.ext4 ${options} nvme0n1`,
+    "mount -t ext4 -- nvme0n1 staging",
+    "resize2fs nvme0n1",
+  ]);
+  await node.call("NodeStageVolume", {});
+  assert.equal(node.since(), ["resize2fs nvme0n1"], "staged again, nothing is mounted");
+  await fails(
+    node.call("NodeStageVolume", withFileSystem("xfs")),
+    status.ALREADY_EXISTS,
+    /staged already, with ext4/,
+  );
+  await node.call("NodeUnstageVolume", {});
+  assert.is(node.connected, false);
+  node.since();
+  await node.call("NodeStageVolume", {});
+  assert.equal(node.since().slice(1), [
+    "e2fsck -p nvme0n1",
+    "mount -t ext4 -- nvme0n1 staging",
+    "resize2fs nvme0n1",
+  ]);
+});
+
+test("a clone of XFS is mounted beside its origin", async ({ node }) => {
+  node.contents = "xfs";
+  const { volumeCapability } = withFileSystem("xfs", { mountFlags: ["noatime"] });
+  await node.call("NodeStageVolume", { volumeCapability });
+  assert.equal(node.since().slice(1), [
+    "mount -t xfs -o noatime,nouuid -- nvme0n1 staging",
+    "xfs_growfs -d staging",
+  ]);
+});
+
+test("nothing but a blank volume is formatted", async ({ node }) => {
+  const stage = (request: object) => node.call("NodeStageVolume", request);
+  const refused = status.FAILED_PRECONDITION;
+  writeFileSync(node.devicePath, Buffer.alloc(4096, 1));
+  await fails(stage({}), refused, /holds data in which no file system is recognised/);
+  node.contents = "LVM2_member";
+  await fails(stage({}), refused, /holds LVM2_member, and is not formatted over/);
+  node.contents = "xfs";
+  await fails(stage(withFileSystem("ext4")), refused, /holds xfs, and ext4 is asked for/);
+  assert.not.ok(node.ran.some((line) => /mkfs|^mount/.test(line)));
+});
+
+test("what mkfs leaves when it fails is wiped", async ({ node }) => {
+  node.failing = "mkfs.ext4";
+  await fails(node.call("NodeStageVolume", {}), status.INTERNAL, /mkfs\.ext4: it failed/);
+  assert.is(node.since().at(-1), "blkdiscard --zeroout nvme0n1");
+});
+
+test("a staged volume is published where a pod wants it, and taken away", async ({ node }) => {
+  await node.call("NodeStageVolume", {});
+  node.since();
+  const publish = (request: object) => node.call("NodePublishVolume", request);
+  await publish({});
+  assert.equal(node.since(), ["mount --bind -- staging target"]);
+  await publish({});
+  assert.equal(node.since(), []);
+  await fails(publish({ readonly: true }), status.ALREADY_EXISTS, /at \S+target already, read-wri/);
+  await publish({ targetPath: node.path("second"), readonly: true });
+  assert.is(node.since().at(-1), "mount -o remount,bind,ro -- second");
+  const alone = { ...MOUNT, accessMode: { mode: "SINGLE_NODE_SINGLE_WRITER" } };
+  const third = { targetPath: node.path("third"), volumeCapability: alone };
+  await fails(publish(third), status.FAILED_PRECONDITION, /is for one pod, and published at/);
+  await node.call("NodeUnpublishVolume", { targetPath: node.path("second") });
+  await node.call("NodeUnpublishVolume", {});
+  await node.call("NodeUnpublishVolume", {});
+});
+
+test("what is still published is not disconnected", async ({ node }) => {
+  await node.call("NodeStageVolume", {});
+  await node.call("NodePublishVolume", {});
+  const unstaging = node.call("NodeUnstageVolume", {});
+  await fails(unstaging, status.FAILED_PRECONDITION, /is still mounted at \S+target/);
+  assert.is(node.connected, true);
+});
+
+test("a raw block volume is connected, and its device bound", async ({ node }) => {
+  await node.call("NodeStageVolume", { volumeCapability: BLOCK });
+  assert.equal(node.since(), []);
+  await node.call("NodePublishVolume", { volumeCapability: BLOCK });
+  assert.equal(node.since(), ["mount --bind -- nvme0n1 target"]);
+});
+
+test("what is not staged is not published", async ({ node }) => {
+  const publish = (request: object) => node.call("NodePublishVolume", request);
+  const refused = status.FAILED_PRECONDITION;
+  await fails(publish({}), refused, /is not staged on this node/);
+  await fails(publish({ stagingTargetPath: "" }), refused, /^staging_target_path is missing/);
+  node.connected = true;
+  await fails(publish({}), refused, /is not staged at/);
+});
+
+test("what is missing in a request is named", async ({ node }) => {
+  const table: [string, object, RegExp][] = [
+    ["NodeStageVolume", { volumeId: "" }, /^volume_id is missing/],
+    ["NodeStageVolume", { stagingTargetPath: "" }, /^staging_target_path is missing/],
+    ["NodeStageVolume", { volumeCapability: null }, /^volume_capability is missing/],
+    ["NodeStageVolume", { publishContext: {} }, /^publish_context\[nqn\]/],
+    ["NodeStageVolume", { volumeContext: { ioQueues: "many" } }, /ioQueues\] is "many"/],
+    ["NodeStageVolume", withFileSystem("ntfs"), /^volume_capability has the file system ntfs/],
+    ["NodeUnstageVolume", { volumeId: "" }, /^volume_id/],
+    ["NodeUnstageVolume", { stagingTargetPath: "" }, /^staging_target_path/],
+    ["NodePublishVolume", { volumeId: "" }, /^volume_id/],
+    ["NodePublishVolume", { targetPath: "" }, /^target_path/],
+    ["NodePublishVolume", { targetPath: "here" }, /^target_path is here, not an absolute path/],
+    ["NodePublishVolume", { volumeCapability: null }, /^volume_capability/],
+    ["NodeUnpublishVolume", { volumeId: "" }, /^volume_id/],
+    ["NodeUnpublishVolume", { targetPath: "" }, /^target_path/],
+    ["NodeGetVolumeStats", { volumeId: "" }, /^volume_id/],
+    ["NodeGetVolumeStats", { volumePath: "" }, /^volume_path/],
+    ["NodeExpandVolume", { volumeId: "" }, /^volume_id/],
+    ["NodeExpandVolume", { volumePath: "" }, /^volume_path/],
+  ];
+  for (const [method, request, message] of table) {
+    await fails(node.call(method, request), status.INVALID_ARGUMENT, message);
+  }
+  for (const method of ["NodeGetVolumeStats", "NodeExpandVolume"]) {
+    await fails(node.call(method, { volumeId: "junk" }), status.NOT_FOUND, /no volume junk/);
+    await fails(node.call(method, {}), status.NOT_FOUND, /is not at/);
+  }
+});
+
+test("the mount table is read as the kernel writes it", () => {
+  const [first, second] = parseMountTable(
+    "36 35 98:0 /sub\\040dir /mnt/with\\040blank rw,noatime master:1 - ext4 /dev/root rw\n" +
+      "37 35 0:5 /nvme0n1 /pods/v ro - devtmpfs devtmpfs rw\n\n",
+  );
+  assert.is(first?.path, "/mnt/with blank");
+  assert.is(first?.root, "/sub dir");
+  assert.is(first?.readonly, false);
+  assert.is(second?.root, "/nvme0n1");
+  assert.is(second?.readonly, true);
+});
+
+test.run();
