@@ -15,9 +15,11 @@ const require = createRequire(import.meta.url);
 const verbose = process.env.PANDO_VERBOSE !== undefined;
 const parallel = String(Math.min(availableParallelism(), 4));
 
-/** Throws BuildError. */
-export function buildAddon({ tree = root } = {}) {
-  const directory = join(tree, "build");
+/** A sanitizer needs lines, not speed: this halves the time of the build. */
+const SANITIZER_FLAGS = "CMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1 -DNDEBUG";
+
+/** Into `directory`, with sanitizers or without. Throws BuildError. */
+export function buildAddon({ tree = root, directory = join(tree, "build"), sanitizer = "" } = {}) {
   removeForeign(directory, tree);
   if (!existsSync(join(directory, "RelWithDebInfo/pando.node"))) say("building the native addon");
   const cmakeJs = join(dirname(require.resolve("cmake-js/package.json")), "bin", "cmake-js");
@@ -25,6 +27,7 @@ export function buildAddon({ tree = root } = {}) {
   const args = ["compile", "--directory", join(tree, "native"), "--out", directory];
   args.push("--config", "RelWithDebInfo", "--parallel", parallel);
   args.push("--log-level", verbose ? "verbose" : "error", `--CDNODE_ADDON_API_DIR=${addonApi}`);
+  if (sanitizer !== "") args.push(`--CDPANDO_SANITIZE=${sanitizer}`, `--CD${SANITIZER_FLAGS}`);
   run(process.execPath, [cmakeJs, ...args], tree, "the native addon did not build");
 }
 
@@ -37,8 +40,7 @@ export function buildTests({ tree = root, sanitizer = "", targets = [] } = {}) {
     const ninja = spawnSync("ninja", ["--version"]).status === 0;
     const args = ["-S", join(tree, "native"), "-B", directory, ...(ninja ? ["-G", "Ninja"] : [])];
     args.push("-DPANDO_TESTS=ON", `-DPANDO_SANITIZE=${sanitizer}`);
-    // A sanitizer needs lines, not speed: this halves the time of the build.
-    if (sanitizer !== "") args.push("-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1 -DNDEBUG");
+    if (sanitizer !== "") args.push(`-D${SANITIZER_FLAGS}`);
     run("cmake", args, tree, "the C++ tests cannot be configured");
   }
   const args = ["--build", directory, "--parallel", parallel];

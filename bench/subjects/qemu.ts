@@ -45,8 +45,8 @@ export class QemuServer {
         ...["--monitor", "chardev=monitor"],
         ...["--nbd-server", `addr.type=unix,addr.path=${sockets.nbd}`],
       ],
-      // Its monitor takes one connection at a time, and that one is ours. Options are taken in their
-      // order, so that it listens when NBD does.
+      // Its monitor takes one connection at a time, and that one is ours. Options are taken in
+      // their order, so that it listens when NBD does.
       sockets: [sockets.nbd],
     });
     return new QemuServer(server, await Monitor.connect(sockets.monitor), sockets);

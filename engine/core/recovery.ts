@@ -17,7 +17,12 @@
 import { assert } from "../base/assert.js";
 import { SUPERBLOCK_A_OFFSET, SUPERBLOCK_B_OFFSET, SUPERBLOCK_BYTES } from "../base/constants.js";
 import { PandoError } from "../base/errors.js";
-import { getJournalRecord, getPoolRecord, putJournalRecord } from "../store/catalogue.js";
+import {
+  getJournalRecord,
+  getPoolRecord,
+  indexOldSnapshots,
+  putJournalRecord,
+} from "../store/catalogue.js";
 import { emptyIndexBlock, inheritIndexBlock, setSlot } from "../store/codec-index-block.js";
 import type { JournalRecord, PoolRecord } from "../store/codec-records.js";
 import { FreeMapPatch } from "../store/free-map-patch.js";
@@ -97,6 +102,7 @@ export async function recover(
   const finish = (txn: StoreTransaction): void => {
     replay.freeMap.write(txn);
     putJournalRecord(txn, next);
+    indexOldSnapshots(txn);
   };
   const steps = replay.steps(options.spansPerTransaction ?? SPANS_PER_TRANSACTION);
   if (unflushed.length === 0) {

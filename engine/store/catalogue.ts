@@ -230,6 +230,19 @@ function indexUuid(txn: StoreTransaction, uuid: string, name: string): void {
   txn.put("uuids", key, uuidRecord.encode(key, { name }));
 }
 
+/**
+ * The first pools had only volumes in `uuids`: their snapshots get their entries here. In one that
+ * has all of them this is a comparison of counts.
+ */
+export function indexOldSnapshots(txn: StoreTransaction): void {
+  if (txn.count("uuids") === txn.count("volumes") + txn.count("snapshots")) return;
+  for (const { volume, name, record } of listSnapshots(txn)) {
+    if (txn.get("uuids", textKey(record.uuid)) === undefined) {
+      indexUuid(txn, record.uuid, `${volume}@${name}`);
+    }
+  }
+}
+
 function forgetUuid(txn: StoreTransaction, uuid: string): void {
   assert(txn.remove("uuids", textKey(uuid)), `the UUID ${uuid} was not indexed`);
 }

@@ -122,8 +122,14 @@ export function temporaryFolder(): { path: string; remove(): void } {
 
 function start(command: string, args: string[], environment: Record<string, string>): ChildProcess {
   // Nothing of the developer's own configuration may reach a test.
-  const { PATH = "", HOME = "/", TMPDIR } = process.env;
-  const env = { PATH, HOME, ...(TMPDIR === undefined ? {} : { TMPDIR }), ...environment };
+  const { PATH = "", HOME = "/" } = process.env;
+  const env: Record<string, string> = { PATH, HOME };
+  // A sanitized addon (scripts/test-addon.mjs) needs its runtime in every process.
+  for (const name of ["TMPDIR", "LD_PRELOAD", "ASAN_OPTIONS"]) {
+    const value = process.env[name];
+    if (value !== undefined) env[name] = value;
+  }
+  Object.assign(env, environment);
   return spawn(process.execPath, [command, ...args], { env, stdio: ["ignore", "pipe", "pipe"] });
 }
 
