@@ -55,8 +55,9 @@ export interface ServingPool {
 /** The real one. */
 export const engine: Engine = {
   async openPool(config, log) {
-    const { pool: path, meta: metaPath, indexCacheBytes } = config;
-    const { pool, handle, close } = await openRealPool({ path, metaPath, indexCacheBytes, log });
+    const { pool: path, meta: metaPath, indexCacheBytes, spaceLevels, authentication } = config;
+    const options = { path, metaPath, indexCacheBytes, spaceLevels, authentication, log };
+    const { pool, handle, close } = await openRealPool(options);
     try {
       const frontEnds = await startFrontEnds(handle, config);
       return { pool, close: () => frontEnds.close().then(close) };

@@ -10,10 +10,11 @@ import { native } from "../native/native.js";
 import { AssertionError } from "./base/assert.js";
 import { systemClock } from "./base/clock.js";
 import { INDEX_BLOCK_BYTES } from "./base/constants.js";
+import { DEFAULT_POLICY, type DhchapPolicy } from "./base/dhchap-key.js";
 import { isPandoError, PandoError } from "./base/errors.js";
 import type { Log } from "./base/log.js";
 import { volumeNqn } from "./base/nqn.js";
-import { newUuid } from "./base/random.js";
+import { newBytes, newUuid } from "./base/random.js";
 import { checkPoolInChild, storeCheckInChild } from "./check-child.js";
 import type { CheckReport } from "./core/api.js";
 import { openDataDevice } from "./core/data-device.js";
@@ -29,12 +30,19 @@ import { type UnflushedMemory, unflushedMemory } from "./unflushed-memory.js";
 
 /** A checkpoint is called for when this part of the index cache is dirty. */
 const DIRTY_SHARE = 1 / 4;
+const NO_ALARM = [101, 101, 101];
+/** Some milliseconds for each transaction of a fold. */
+const FOLD_BATCH = 32;
 
 export interface OpenPoolOptions {
   path: string;
   /** Where the store is, if not beside the data. */
   metaPath: string | null;
   indexCacheBytes: number;
+  /** Percent used at which each alarm level begins; without them there is no alarm. */
+  spaceLevels?: readonly number[];
+  /** How hosts prove who they are, if not in the usual ways. */
+  authentication?: DhchapPolicy;
   log: Log;
 }
 
@@ -73,6 +81,7 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     clock: systemClock,
     log,
     newUuid,
+    authentication: { policy: options.authentication ?? DEFAULT_POLICY, newBytes },
     news: {
       disconnect: (uuid, host) => native.targetDisconnect(pool.handle, volumeNqn(uuid), host),
       connections: () => native.targetSessions(pool.handle),
@@ -83,6 +92,8 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     path,
     indexCacheBytes,
     dirtyLimit: Math.floor((indexCacheBytes * DIRTY_SHARE) / INDEX_BLOCK_BYTES),
+    foldBatch: FOLD_BATCH,
+    spaceLevels: options.spaceLevels ?? NO_ALARM,
     checkStore: storeCheckInChild(paths.meta, () => store.forgetDeadReaders()),
   });
   try {

@@ -7,7 +7,7 @@ import { INDEX_BLOCK_BYTES, SECTOR_BYTES, SLOTS_PER_SPAN } from "../engine/base/
 import { PandoError } from "../engine/base/errors.js";
 
 /** Bumped whenever a function of the surface changes. */
-const ABI_VERSION = 4;
+const ABI_VERSION = 6;
 
 export interface Abi {
   version: number;
@@ -84,7 +84,20 @@ export type PoolEvent =
       peer: string;
     }
   | { type: "close"; frontEnd: FrontEnd; volume: number; hostNqn: string }
-  | { type: "list"; token: number; frontEnd: FrontEnd; hostNqn: string };
+  | { type: "list"; token: number; frontEnd: FrontEnd; hostNqn: string }
+  /** A step of a queue's authentication: the host's message, or, with null, its wish for ours. */
+  | {
+      type: "auth";
+      token: number;
+      /** A number of the target's, never used again. */
+      connection: number;
+      subsystemNqn: string;
+      hostNqn: string;
+      peer: string;
+      message: Uint8Array | null;
+    }
+  /** A connection that had begun to authenticate has gone. */
+  | { type: "authEnd"; connection: number };
 
 export interface VolumeOpenOptions {
   id: number;
@@ -121,6 +134,13 @@ export interface CheckpointStart {
 
 export interface CheckpointBatch {
   layers: number[];
+  spans: number[];
+  /** INDEX_BLOCK_BYTES each. */
+  blocks: Uint8Array;
+}
+
+/** What a fold finds in memory. */
+export interface HeldBlocks {
   spans: number[];
   /** INDEX_BLOCK_BYTES each. */
   blocks: Uint8Array;
@@ -207,8 +227,13 @@ export interface TargetSession {
   peer: string;
   controllerId: number;
   ioQueues: number;
+  /** It has proved who it is. */
+  authenticated: boolean;
   connectedMs: number;
 }
+
+/** What a step of an authentication comes to. */
+export const AUTH_VERDICT = { pending: 0, authenticated: 1, failed: 2 } as const;
 
 /** How an open request of a front end is answered. */
 export const OPEN_STATUS = { ok: 0, notFound: 1, denied: 2, busy: 3, error: 4 } as const;
@@ -297,8 +322,22 @@ export interface Addon {
    */
   layerDeltas(pool: number): Promise<LayerDelta[]>;
 
-  /** Answers an "open" event: one of OPEN_STATUS, and the open volume's number if it is ok. */
-  exportsAnswerOpen(pool: number, token: number, status: number, volume: number): void;
+  /**
+   * Answers an "open" event: one of OPEN_STATUS, and the open volume's number if it is ok.
+   * `authenticate`: the host gets nothing before it has proved who it is.
+   */
+  exportsAnswerOpen(
+    pool: number,
+    token: number,
+    status: number,
+    volume: number,
+    authenticate: boolean,
+  ): void;
+  /**
+   * Answers an "auth" event: one of AUTH_VERDICT, and our message if the host wants one. After a
+   * failure the queue ends.
+   */
+  exportsAnswerAuth(pool: number, token: number, verdict: number, message: Uint8Array | null): void;
   /** Answers a "list" event: NQNs for nvme-tcp, volume names for nbd. */
   exportsAnswerList(pool: number, token: number, names: string[]): void;
 
@@ -335,6 +374,29 @@ export interface Addon {
   checkpointTake(pool: number, limit: number): Promise<CheckpointBatch>;
   checkpointStored(pool: number): Promise<void>;
   checkpointEnd(pool: number, success: boolean): Promise<void>;
+
+  /**
+   * Holds writes and discards of these spans of the layer until foldLetGo, whatever comes between;
+   * gives the index blocks among them that are dirty, their records durable.
+   */
+  foldHold(pool: number, layer: number, spans: number[]): Promise<HeldBlocks>;
+  /** The parent's index blocks of these held spans are the child's in the store, durably. */
+  foldApply(
+    pool: number,
+    parent: number,
+    child: number,
+    spans: number[],
+    /** Own bits that the child has got, SLOTS_PER_SPAN / 8 bytes for each span. */
+    adopted: Uint8Array,
+  ): Promise<void>;
+  foldLetGo(pool: number, layer: number, spans: number[]): Promise<void>;
+  /** The parent has no index block any more: memory forgets it. */
+  foldUnlink(pool: number, parent: number, child: number): Promise<void>;
+  /**
+   * Pairs of first block and count whose release is durable without a record: a "freed" event tells
+   * when no device I/O knows them any more.
+   */
+  blocksRelease(pool: number, runs: Uint32Array): void;
 
   /**
    * Pairs of first block and count. `exhausted`, with none: there are no more; writes that need one

@@ -70,7 +70,6 @@ export async function servePando(path: string, size: PoolSize): Promise<PandoSer
     async stop() {
       client.close();
       await server.process.stop();
-      for (const socket of [control, nbd]) rmSync(socket, { force: true });
     },
   };
   return server;

@@ -2,7 +2,7 @@
 // file, the same client. Its monitor takes snapshots and makes clones, in QMP: a JSON object a line
 // each way, events in between.
 import { execFileSync } from "node:child_process";
-import { rmSync, truncateSync, writeFileSync } from "node:fs";
+import { truncateSync, writeFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -45,9 +45,10 @@ export class QemuServer {
         ...["--monitor", "chardev=monitor"],
         ...["--nbd-server", `addr.type=unix,addr.path=${sockets.nbd}`],
       ],
-      // Its monitor takes one connection at a time, and that one is ours. Options are taken in
-      // their order, so that it listens when NBD does.
       sockets: [sockets.nbd],
+      // It takes one connection at a time, and that one is ours. The daemon goes by the order of
+      // its options, so the monitor listens when NBD does.
+      others: [sockets.monitor],
     });
     return new QemuServer(server, await Monitor.connect(sockets.monitor), sockets);
   }
@@ -114,7 +115,6 @@ export class QemuServer {
   async stop(): Promise<void> {
     this.monitor.close();
     await this.process.stop();
-    for (const socket of Object.values(this.sockets)) rmSync(socket, { force: true });
   }
 }
 

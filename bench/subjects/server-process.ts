@@ -1,7 +1,7 @@
 // A server that is measured from outside: a process with a socket, whose CPU time and memory the
 // kernel knows.
 import { type ChildProcess, spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 
 const START_TIMEOUT_MS = 30_000;
@@ -11,12 +11,15 @@ const MAX_MESSAGE_CHARACTERS = 16_384;
 /** Linux: USER_HZ, which is 100 on every architecture that Pando runs on. */
 const TICKS_PER_SECOND = 100;
 
-/** Children that would outlive a run that is cut short. */
-const running = new Set<ChildProcess>();
+/** Children that would outlive a run that is cut short, and their sockets. */
+const running = new Map<ChildProcess, readonly string[]>();
 
-/** For a run that ends by a signal. */
+/** For a run that is cut short. */
 export function killServers(): void {
-  for (const child of running) child.kill("SIGKILL");
+  for (const [child, sockets] of running) {
+    child.kill("SIGKILL");
+    removeAll(sockets);
+  }
 }
 
 export class ServerProcess {
@@ -29,15 +32,17 @@ export class ServerProcess {
     readonly name: string,
     command: string,
     args: readonly string[],
+    sockets: readonly string[],
   ) {
     this.#child = spawn(command, args, { stdio: ["ignore", "ignore", "pipe"] });
-    running.add(this.#child);
+    running.set(this.#child, sockets);
     this.#child.stderr?.setEncoding("utf8").on("data", (text: string) => {
       this.#messages = (this.#messages + text).slice(-MAX_MESSAGE_CHARACTERS);
     });
     this.#ended = new Promise((resolve) => {
       const end = (how: string): void => {
         running.delete(this.#child);
+        removeAll(sockets);
         this.#how = how;
         resolve(how);
       };
@@ -46,15 +51,16 @@ export class ServerProcess {
     });
   }
 
-  /** Resolves when every socket takes connections. */
+  /** Resolves when every socket takes connections; those of `others` are not tried. */
   static async start(options: {
     name: string;
     command: string;
     args: readonly string[];
     sockets: readonly string[];
+    others?: readonly string[];
   }): Promise<ServerProcess> {
-    const { name, command, args, sockets } = options;
-    const server = new ServerProcess(name, command, args);
+    const { name, command, args, sockets, others = [] } = options;
+    const server = new ServerProcess(name, command, args, [...sockets, ...others]);
     const deadline = Date.now() + START_TIMEOUT_MS;
     for (const socket of sockets) {
       while (!(await takesConnections(socket))) {
@@ -98,6 +104,10 @@ export class ServerProcess {
 
 export function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+function removeAll(paths: readonly string[]): void {
+  for (const path of paths) rmSync(path, { force: true });
 }
 
 function takesConnections(path: string): Promise<boolean> {

@@ -6,6 +6,8 @@
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { type Address, formatAddress, isLoopback, isWildcard, parseAddress } from "./address.js";
+import type { DhchapPolicy } from "./dhchap-key.js";
+import { parsePolicy } from "./dhchap-policy.js";
 import { PandoError } from "./errors.js";
 import { LOG_LEVELS, type LogLevel } from "./log.js";
 import { quote } from "./quote.js";
@@ -29,6 +31,7 @@ const DEFAULT_TARGET = "127.0.0.1:4420";
 /** As many as the native target takes. */
 const MAX_TARGET_PLACES = 16;
 const DEFAULT_INDEX_CACHE = "64MiB";
+const DEFAULT_SPACE_LEVELS = "80,90,95";
 /** Less cannot hold the index blocks that are in use at one moment. */
 const MIN_INDEX_CACHE_BYTES = 1024 * 1024;
 /** sun_path of sockaddr_un is 108 bytes, the last one zero (unix(7)). */
@@ -50,6 +53,12 @@ export interface Settings {
   target?: string;
   /** What discovery and `nvme connect` lines name, if it is not the target's own: the same form. */
   advertise?: string;
+  /** DH-HMAC-CHAP hashes that hosts may prove themselves with, what is liked best first. */
+  authHashes?: string;
+  /** And Diffie-Hellman groups; "null" is none. */
+  authGroups?: string;
+  /** Refused: the target has no TLS. */
+  targetTls?: string;
   /** HOST:PORT of the API on TCP, or "none". */
   api?: string;
   /** PEM files of the API on TCP: the daemon's certificate and key, and who signs its clients. */
@@ -58,6 +67,8 @@ export interface Settings {
   apiAuthority?: string;
   /** Memory for index blocks. */
   indexCache?: string;
+  /** Percent of the pool used at which each alarm level begins: "80,90,95". */
+  spaceLevels?: string;
   logLevel?: string;
 }
 
@@ -84,8 +95,11 @@ export interface Config {
   /** Empty: there is no target. */
   readonly target: readonly Address[];
   readonly advertise: readonly Address[];
+  readonly authentication: DhchapPolicy;
   readonly api: ApiConfig | null;
   readonly indexCacheBytes: number;
+  /** Percent, rising. */
+  readonly spaceLevels: readonly number[];
   readonly logLevel: LogLevel;
 }
 
@@ -97,11 +111,15 @@ export const SETTING_NAMES = [
   "metrics",
   "target",
   "advertise",
+  "authHashes",
+  "authGroups",
+  "targetTls",
   "api",
   "apiCertificate",
   "apiKey",
   "apiAuthority",
   "indexCache",
+  "spaceLevels",
   "logLevel",
 ] as const satisfies readonly (keyof Settings)[];
 
@@ -201,8 +219,10 @@ export function makeConfig(settings: Settings, environment: Environment): Config
     metrics,
     target: target ?? [],
     advertise: advertised(target, settings.advertise),
+    authentication: parsePolicy(settings),
     api: makeApi(settings),
     indexCacheBytes: parseIndexCache(settings.indexCache ?? DEFAULT_INDEX_CACHE),
+    spaceLevels: parseSpaceLevels(settings.spaceLevels ?? DEFAULT_SPACE_LEVELS),
     logLevel: parseLogLevel(settings.logLevel ?? "info"),
   });
 }
@@ -278,6 +298,16 @@ function parseIndexCache(text: string): number {
     });
   }
   return bytes;
+}
+
+function parseSpaceLevels(text: string): readonly number[] {
+  const levels = text.split(",").map((part) => (/^\d{1,3}$/.test(part) ? Number(part) : 0));
+  const rise = levels.every((level, at) => level > (levels[at - 1] ?? 0) && level <= 100);
+  if (levels.length === 3 && rise) return Object.freeze(levels);
+  throw new PandoError("EINVAL", `${quote(text)} are not space levels`, {
+    field: "spaceLevels",
+    hint: `three whole percentages, rising, as in ${DEFAULT_SPACE_LEVELS}`,
+  });
 }
 
 function parseLogLevel(text: string): LogLevel {

@@ -1,6 +1,10 @@
 // Randomness, as far as the engine knows it: passed in, so that a simulation has its own.
-import { randomUUID } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 
 export function newUuid(): string {
   return randomUUID();
+}
+
+export function newBytes(count: number): Uint8Array {
+  return randomBytes(count);
 }

@@ -16,12 +16,19 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         .option("nbd-socket", text("Unix socket of the NBD front end, or none"))
         .option("metrics", text("HOST:PORT of /metrics, /healthz, /readyz, or none"))
         .option("target", text("HOST:PORT[,HOST:PORT…] where the NVMe/TCP target listens, or none"))
+        .option(
+          "auth-hashes",
+          text("Hashes that hosts may prove themselves with: sha512,sha384,sha256"),
+        )
+        .option("auth-groups", text("Diffie-Hellman groups for that: ffdhe3072,ffdhe2048,…,null"))
+        .option("target-tls", text("Refused: the NVMe/TCP target has no TLS"))
         .option("advertise", text("HOST:PORT[,HOST:PORT…] that hosts are told to connect to"))
         .option("api", text("HOST:PORT of the API on TCP, or none (the default)"))
         .option("api-certificate", text("PEM file: the daemon's certificate there"))
         .option("api-key", text("PEM file: its key"))
         .option("api-authority", text("PEM file: who signs the certificates of its clients"))
         .option("index-cache", text("Memory for index blocks"))
+        .option("space-levels", text("Percent used at which each alarm begins, as in 80,90,95"))
         .option("log-level", text("fatal, error, warn, info, debug or trace"))
         .example("$0 daemon --pool /srv/pando", "")
         .example("$0 daemon --config /etc/pando/pando.json --log-level debug", ""),
@@ -34,11 +41,15 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         metrics: args.metrics,
         target: args.target,
         advertise: args.advertise,
+        authHashes: args.authHashes,
+        targetTls: args.targetTls,
+        authGroups: args.authGroups,
         api: args.api,
         apiCertificate: args.apiCertificate,
         apiKey: args.apiKey,
         apiAuthority: args.apiAuthority,
         indexCache: args.indexCache,
+        spaceLevels: args.spaceLevels,
         logLevel: args.logLevel,
       });
       const environment = readEnvironment();

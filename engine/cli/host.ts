@@ -5,6 +5,7 @@ import { requireName } from "../base/name.js";
 import { checkHostNqn } from "../base/nqn.js";
 import type { ConnectionInfo } from "../serve/client.js";
 import { type GlobalOptions, withClient } from "./context.js";
+import { addHostKeys } from "./host-keys.js";
 import { formatTable, printResult } from "./print.js";
 import { connectLines, volumeJson } from "./volume-text.js";
 
@@ -21,7 +22,7 @@ export function addHost(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
     "host",
     "Let hosts connect to a volume, or not; see who is connected",
     (host) =>
-      host
+      addHostKeys(host)
         .command(
           "allow <volume> <hostnqn>",
           "Let a host connect to a volume",
@@ -98,7 +99,7 @@ export function addHost(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
             printResult(args, found, () => describeConnections(found));
           },
         )
-        .demandCommand(1, "no verb: allow, deny, disconnect or list")
+        .demandCommand(1, "no verb: allow, deny, disconnect, list, set-keys, remove-keys or keys")
         .strict(),
   );
 }
@@ -110,7 +111,8 @@ function describeConnections(connections: ConnectionInfo[]): string {
     peer,
     String(controllerId),
     String(ioQueues),
+    rest.authenticated ? "yes" : "no",
     `${rest.connectedSeconds} s`,
   ]);
-  return formatTable(["VOLUME", "HOST", "PEER", "CONTROLLER", "QUEUES", "FOR"], rows);
+  return formatTable(["VOLUME", "HOST", "PEER", "CONTROLLER", "QUEUES", "PROVEN", "FOR"], rows);
 }

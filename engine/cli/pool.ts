@@ -173,13 +173,32 @@ function describePool(info: PoolInfo): string {
     ["state", info.failure ?? "takes reads and writes"],
     ["block size", formatSize(info.blockSizeBytes)],
     ["size", formatSize(info.sizeBytes)],
-    ["used", formatSize(info.usedBytes)],
+    ["used", describeUsed(info)],
     ["free", formatSize(info.freeBytes)],
+    ["pending", `${formatSize(info.pendingBytes)}, free after the next checkpoint`],
     ["volumes", String(info.volumes)],
     ["snapshots", String(info.snapshots)],
-    ["layers", `${info.layers}, ${info.reclaiming} of them being reclaimed`],
+    ["layers", `${info.layers}, ${info.reclaiming} of them deleted`],
+    ["reclaim", describeReclaim(info)],
     ["journal", `${formatSize(journal.usedBytes)} of ${formatSize(journal.sizeBytes)}`],
   ]);
+}
+
+function describeUsed({ usedBytes, sizeBytes, spaceLevel }: PoolInfo): string {
+  const percent = Math.floor((100 * usedBytes) / sizeBytes);
+  const level = spaceLevel === 0 ? "" : `, space level ${spaceLevel} of 3`;
+  return `${formatSize(usedBytes)} (${percent} %${level})`;
+}
+
+function describeReclaim({ reclaim }: PoolInfo): string {
+  const { layersWaiting, spansWaiting, freedBytes } = reclaim;
+  const done = reclaim.spansReclaimed + reclaim.spansFolded;
+  return [
+    layersWaiting === 0
+      ? "nothing waits"
+      : `${layersWaiting} layers wait, ${spansWaiting} spans of theirs`,
+    `${done} spans done and ${formatSize(freedBytes)} back since the start`,
+  ].join("; ");
 }
 
 function describeReport(report: CheckReport): string {

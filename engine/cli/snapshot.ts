@@ -5,7 +5,7 @@ import { formatSize } from "../base/size.js";
 import type { SnapshotView } from "../serve/client.js";
 import { type GlobalOptions, withClient } from "./context.js";
 import { formatFields, formatTable, printBatches, printResult } from "./print.js";
-import { connectLines, describeSessions } from "./volume-text.js";
+import { connectLines, describeFreed, describeSessions } from "./volume-text.js";
 
 const SNAPSHOT = {
   type: "string",
@@ -68,10 +68,13 @@ export function addSnapshot(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
           const found = await withClient(args, (client) => client.listSnapshots(volume));
           printResult(args, found, () =>
             formatTable(
-              ["NAME", "SIZE", "CREATED"],
+              ["NAME", "SIZE", "OWN", "SHARED", "IF DELETED", "CREATED"],
               found.map((one) => [
                 `${one.volume}@${one.name}`,
                 formatSize(one.sizeBytes),
+                formatSize(one.ownBytes),
+                formatSize(one.sharedBytes),
+                describeFreed(one),
                 one.createdAt,
               ]),
             ),

@@ -1,7 +1,7 @@
 // A volume as text: its fields with the ready-made `nvme connect` line, the table of all, and the
 // JSON that programs get.
 import { formatSize } from "../base/size.js";
-import type { Served, SnapshotInfo, VolumeView } from "../serve/client.js";
+import type { Served, SnapshotInfo, SpaceInfo, VolumeView } from "../serve/client.js";
 import { formatFields, formatTable } from "./print.js";
 import { branchTree } from "./tree.js";
 
@@ -13,6 +13,9 @@ export function volumeJson(volume: VolumeView): Record<string, unknown> {
     sizeBytes: volume.sizeBytes,
     ownBytes: volume.ownBytes,
     sharedBytes: volume.sharedBytes,
+    logicalBytes: volume.logicalBytes,
+    freedByDeleteBytes: volume.freedByDeleteBytes,
+    freedByDeleteAtMost: volume.freedByDeleteAtMost,
     parent: parentOf(volume),
     nqn: volume.nqn,
     addresses: volume.addresses,
@@ -33,6 +36,8 @@ export function describeVolume(volume: VolumeView): string {
     ["size", `${formatSize(volume.sizeBytes)} (${volume.sizeBytes} bytes)`],
     ["own", formatSize(volume.ownBytes)],
     ["shared", formatSize(volume.sharedBytes)],
+    ["data", formatSize(volume.logicalBytes)],
+    ["freed", `${describeFreed(volume)}, if it is deleted`],
     ["parent", parentOf(volume) ?? "-"],
     ["created", volume.createdAt],
     ["hosts", allowedHosts.length === 0 ? nobody : allowedHosts],
@@ -61,8 +66,15 @@ export function connectLines(volume: Served & { allowedHosts: string[] }): strin
 export function describeVolumes(volumes: VolumeView[], snapshots: SnapshotInfo[]): string {
   const rows = branchTree(volumes, snapshots).map(({ branch, prefix }) => {
     if (branch.kind === "snapshot") {
-      const { volume, name, sizeBytes } = branch.snapshot;
-      return [`${prefix}${volume}@${name}`, formatSize(sizeBytes), "-", "-", volume, "-"];
+      const { volume, name, sizeBytes, ownBytes, sharedBytes } = branch.snapshot;
+      return [
+        `${prefix}${volume}@${name}`,
+        formatSize(sizeBytes),
+        formatSize(ownBytes),
+        formatSize(sharedBytes),
+        volume,
+        "-",
+      ];
     }
     const { volume } = branch;
     return [
@@ -75,6 +87,11 @@ export function describeVolumes(volumes: VolumeView[], snapshots: SnapshotInfo[]
     ];
   });
   return formatTable(["NAME", "SIZE", "OWN", "SHARED", "PARENT", "SERVED"], rows);
+}
+
+/** What deleting it brings back. */
+export function describeFreed({ freedByDeleteBytes, freedByDeleteAtMost }: SpaceInfo): string {
+  return `${freedByDeleteAtMost ? "at most " : ""}${formatSize(freedByDeleteBytes)}`;
 }
 
 function parentOf(volume: VolumeView): string | null {

@@ -9,14 +9,24 @@ export interface Origin {
   snapshot: string | null;
 }
 
-export interface VolumeInfo {
-  name: string;
-  uuid: string;
-  sizeBytes: number;
-  /** In blocks that this volume's live layer owns. */
+/** What a volume or a snapshot takes of the pool. */
+export interface SpaceInfo {
+  /** In blocks that its layer owns. */
   ownBytes: number;
   /** Mapped, but owned by another layer. */
   sharedBytes: number;
+  /** All that reads as data: own and shared. */
+  logicalBytes: number;
+  /** What comes back if it is deleted. */
+  freedByDeleteBytes: number;
+  /** That is an upper bound: what its only child still maps stays. */
+  freedByDeleteAtMost: boolean;
+}
+
+export interface VolumeInfo extends SpaceInfo {
+  name: string;
+  uuid: string;
+  sizeBytes: number;
   origin: Origin | null;
   createdAt: string;
   /** NQNs that may connect; nobody else may. */
@@ -48,10 +58,19 @@ export interface ConnectionInfo {
   peer: string;
   controllerId: number;
   ioQueues: number;
+  /** It has proved who it is. */
+  authenticated: boolean;
   connectedSeconds: number;
 }
 
-export interface SnapshotInfo {
+/** A host that has to prove who it is, by keys that nobody is shown. */
+export interface HostKeysInfo {
+  hostNqn: string;
+  /** It can ask the same of us. */
+  bidirectional: boolean;
+}
+
+export interface SnapshotInfo extends SpaceInfo {
   volume: string;
   /** Of the volume that it was taken of, which may be gone, and its name another's. */
   volumeUuid: string;
@@ -113,15 +132,34 @@ export interface PoolInfo {
   /** Allocated, as of now: what is lent to the data path but not written does not count. */
   usedBytes: number;
   freeBytes: number;
+  /** Of what is used: given up already, and free after the next checkpoint. */
+  pendingBytes: number;
+  /** 0, or how many of the configured thresholds usedBytes has reached: 3 is critical. */
+  spaceLevel: number;
   volumes: number;
   snapshots: number;
   layers: number;
   /** Deleted layers whose space is not back yet. */
   reclaiming: number;
+  /** How far their space has come back. */
+  reclaim: ReclaimInfo;
   /** Null, or the sentence that says why the pool takes no more writes. */
   failure: string | null;
   journal: { sizeBytes: number; usedBytes: number };
   counters: Record<string, number>;
+}
+
+export interface ReclaimInfo {
+  /** Those that can go: the others are parents of several children. */
+  layersWaiting: number;
+  /** Index blocks of those. */
+  spansWaiting: number;
+  // Since the pool was opened.
+  layersReclaimed: number;
+  layersFolded: number;
+  spansReclaimed: number;
+  spansFolded: number;
+  freedBytes: number;
 }
 
 export interface CheckReport {
@@ -194,6 +232,13 @@ export interface PoolService {
    * that is on the list may come back.
    */
   disconnectHost(volume: string, hostNqn: string): Promise<number>;
+  /**
+   * DH-HMAC-CHAP keys in nvme-cli's form; with `controller` we can prove who we are, too. A host
+   * that is connected unproven is put out.
+   */
+  setHostKeys(hostNqn: string, keys: { host: string; controller: string | null }): Promise<void>;
+  removeHostKeys(hostNqn: string): Promise<void>;
+  listHostKeys(): Promise<HostKeysInfo[]>;
   /** Who is connected over NVMe/TCP: to one volume, or at all. */
   listConnections(volume?: string): Promise<ConnectionInfo[]>;
 

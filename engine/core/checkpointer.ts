@@ -31,11 +31,14 @@ export class Checkpointer {
   readonly #path: DataPath;
   readonly #map: FreeMap;
   readonly #mutex = new Mutex();
+  readonly #indexWrites: Mutex;
   #started = 0;
   #completed = 0;
   #waiting: Promise<void> | null = null;
 
-  constructor(store: Store, path: DataPath, map: FreeMap) {
+  /** `indexWrites` is held while index blocks are on their way from memory to the store. */
+  constructor(store: Store, path: DataPath, map: FreeMap, indexWrites: Mutex) {
+    this.#indexWrites = indexWrites;
     this.#store = store;
     this.#path = path;
     this.#map = map;
@@ -86,21 +89,27 @@ export class Checkpointer {
   }
 
   async #putIndexBlocks(): Promise<void> {
-    for (;;) {
-      const batch = await this.#path.checkpointTake(BATCH);
-      if (batch.layers.length === 0) return;
-      const lineage = new Lineage();
-      await this.#store.transact((txn) =>
-        changeIndex(txn, lineage, (index) => {
-          batch.layers.forEach((layer, at) => {
-            const begin = at * INDEX_BLOCK_BYTES;
-            const raw = batch.blocks.subarray(begin, begin + INDEX_BLOCK_BYTES);
-            index.put(layer, batch.spans[at] as number, raw);
-          });
-        }),
-      );
-      await this.#path.checkpointStored();
+    while (await this.#indexWrites.run(() => this.#putBatch())) {
+      // A fold may come in between two batches, and not in the middle of one.
     }
+  }
+
+  /** False: there are no more. */
+  async #putBatch(): Promise<boolean> {
+    const batch = await this.#path.checkpointTake(BATCH);
+    if (batch.layers.length === 0) return false;
+    const lineage = new Lineage();
+    await this.#store.transact((txn) =>
+      changeIndex(txn, lineage, (index) => {
+        batch.layers.forEach((layer, at) => {
+          const begin = at * INDEX_BLOCK_BYTES;
+          const raw = batch.blocks.subarray(begin, begin + INDEX_BLOCK_BYTES);
+          index.put(layer, batch.spans[at] as number, raw);
+        });
+      }),
+    );
+    await this.#path.checkpointStored();
+    return true;
   }
 
   async #finish(tail: number, flat: Uint32Array): Promise<void> {

@@ -6,6 +6,7 @@ import type {
   Addon,
   CheckpointBatch,
   CheckpointStart,
+  HeldBlocks,
   IoResult,
   LayerDelta,
   PoolEvent,
@@ -106,6 +107,27 @@ export class DataPath {
 
   checkpointEnd(success: boolean): Promise<void> {
     return this.#addon.checkpointEnd(this.handle, success);
+  }
+
+  foldHold(layer: number, spans: number[]): Promise<HeldBlocks> {
+    return translate(this.#addon.foldHold(this.handle, layer, spans));
+  }
+
+  foldApply(parent: number, child: number, spans: number[], adopted: Uint8Array): Promise<void> {
+    return this.#addon.foldApply(this.handle, parent, child, spans, adopted);
+  }
+
+  foldLetGo(layer: number, spans: number[]): Promise<void> {
+    return this.#addon.foldLetGo(this.handle, layer, spans);
+  }
+
+  foldUnlink(parent: number, child: number): Promise<void> {
+    return this.#addon.foldUnlink(this.handle, parent, child);
+  }
+
+  /** A "freed" event follows when no device I/O knows them any more. */
+  releaseBlocks(runs: readonly BlockRun[]): void {
+    if (runs.length > 0) this.#addon.blocksRelease(this.handle, flatten(runs));
   }
 
   lend(runs: readonly BlockRun[], exhausted: boolean): void {

@@ -29,6 +29,8 @@ export interface VolumeExportsParts {
   pool: () => number;
   store: StoreReader;
   volumes: OpenVolumes;
+  /** Whether this host has to prove who it is. */
+  authenticates: (hostNqn: string) => boolean;
   /** The catalogue's lock. */
   catalogue: Mutex;
   closed: () => boolean;
@@ -43,16 +45,17 @@ export class VolumeExports {
   }
 
   async open({ token, frontEnd, name, hostNqn, peer }: Event<"open">): Promise<void> {
-    const { addon, pool, volumes, catalogue, log } = this.#parts;
+    const { addon, pool, volumes, authenticates, catalogue, log } = this.#parts;
     try {
-      const open = await catalogue.run(async () => {
+      const { open, authenticate } = await catalogue.run(async () => {
         const volume = this.#resolve(frontEnd, name, hostNqn);
-        return volumes.acquire(volume, { frontEnd, hostNqn });
+        const authenticate = frontEnd === "nvme-tcp" && authenticates(hostNqn);
+        return { open: await volumes.acquire(volume, { frontEnd, hostNqn }), authenticate };
       });
-      addon.exportsAnswerOpen(pool(), token, OPEN_STATUS.ok, open.id);
+      addon.exportsAnswerOpen(pool(), token, OPEN_STATUS.ok, open.id, authenticate);
     } catch (error) {
       log.info({ err: error, frontEnd, name, hostNqn, peer }, "open refused");
-      addon.exportsAnswerOpen(pool(), token, openStatus(error), 0);
+      addon.exportsAnswerOpen(pool(), token, openStatus(error), 0, false);
     }
   }
 

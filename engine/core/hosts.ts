@@ -3,12 +3,15 @@
 // A host that is taken off the list, or disconnected, is fenced: the call returns when nothing of
 // it runs in the volume any more. The list is durable first, so that the host does not come back in
 // between.
+
+import { type DhchapKey, parseDhchapKey } from "../base/dhchap-key.js";
 import { PandoError } from "../base/errors.js";
 import { splitName } from "../base/name.js";
 import { parseVolumeNqn } from "../base/nqn.js";
 import { allowHost, denyHost, findNameByUuid, getVolume } from "../store/catalogue.js";
+import { getHostKeys, listHostKeys, putHostKeys, removeHostKeys } from "../store/host-keys.js";
 import type { Store } from "../store/store.js";
-import type { ConnectionInfo } from "./api.js";
+import type { ConnectionInfo, HostKeysInfo } from "./api.js";
 
 /** What connected hosts are to be told, or to feel. */
 export interface HostNews {
@@ -33,6 +36,7 @@ export interface HostConnection {
   peer: string;
   controllerId: number;
   ioQueues: number;
+  authenticated: boolean;
   connectedMs: number;
 }
 
@@ -100,6 +104,49 @@ export class Hosts {
     });
   }
 
+  /**
+   * From now on the host has to prove who it is. Where it is connected without having done so, it
+   * is put out; a host that had other keys stays until it connects again.
+   */
+  async setKeys(hostNqn: string, keys: { host: string; controller: string | null }): Promise<void> {
+    const { store, change } = this.#parts;
+    const hostKey = parseDhchapKey(keys.host, "host key");
+    const controllerKey =
+      keys.controller === null ? null : parseDhchapKey(keys.controller, "controller key");
+    if (controllerKey !== null && sameSecret(hostKey, controllerKey)) {
+      throw new PandoError("EINVAL", "the host key and the controller key are the same", {
+        field: "controller key",
+        hint: "whoever has one could answer for the other: make a key for each",
+      });
+    }
+    await change(() =>
+      store.transact((txn) => putHostKeys(txn, hostNqn, { hostKey, controllerKey })),
+    );
+    const unproven = (await this.#named()).filter(
+      ({ connection }) => connection.hostNqn === hostNqn && !connection.authenticated,
+    );
+    for (const { name, uuid } of unproven) await this.#fence({ volume: name, uuid, hostNqn });
+  }
+
+  /** The host need not prove who it is any more. */
+  async removeKeys(hostNqn: string): Promise<void> {
+    const { store, change } = this.#parts;
+    if (getHostKeys(store, hostNqn) === null) {
+      throw new PandoError("ENOTFOUND", `host ${hostNqn} has no keys`, {
+        hint: "pando host keys",
+      });
+    }
+    await change(() => store.transact((txn) => removeHostKeys(txn, hostNqn)));
+  }
+
+  /** Who has keys; never which. */
+  keys(): HostKeysInfo[] {
+    return listHostKeys(this.#parts.store).map(({ hostNqn, keys }) => ({
+      hostNqn,
+      bidirectional: keys.controllerKey !== null,
+    }));
+  }
+
   async #fence(of: { volume: string; uuid: string; hostNqn: string }): Promise<number> {
     const { volume, uuid, hostNqn } = of;
     const { news, settled } = this.#parts;
@@ -122,6 +169,10 @@ export class Hosts {
       { volume, hint: "what it has sent may still be written; ask again until this succeeds" },
     );
   }
+}
+
+function sameSecret(one: DhchapKey, other: DhchapKey): boolean {
+  return Buffer.compare(one.secret, other.secret) === 0;
 }
 
 /** The volume itself, or a snapshot of it. */

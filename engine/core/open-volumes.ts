@@ -56,6 +56,16 @@ export class OpenVolumes {
     this.#bornHere.add(layer);
   }
 
+  /** The store has index blocks of the layer now, although the data path never had it. */
+  gotIndexBlocks(layer: number): void {
+    this.#bornHere.delete(layer);
+  }
+
+  /** An open volume's live layer. */
+  isLive(layer: number): boolean {
+    return this.all().some((volume) => volume.layer === layer);
+  }
+
   find(name: string): OpenVolume | undefined {
     return this.#open.get(name);
   }

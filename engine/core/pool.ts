@@ -26,7 +26,7 @@ import {
 } from "../store/catalogue.js";
 import type { VolumeRecord } from "../store/codec-records.js";
 import { FreeMap } from "../store/free-map.js";
-import { abandonLayer, createLayer, getLayer, listReclaim, mappedBlocks } from "../store/layers.js";
+import { abandonLayer, createLayer, findLayer } from "../store/layers.js";
 import { Lineage, lookupNearest } from "../store/lineage.js";
 import type { Store } from "../store/store.js";
 import type { Superblock } from "../store/superblock.js";
@@ -36,6 +36,7 @@ import type {
   CheckReport,
   ConnectionInfo,
   DiffRequest,
+  HostKeysInfo,
   Origin,
   PoolInfo,
   PoolService,
@@ -43,8 +44,11 @@ import type {
   ReceiveRequest,
   ServedSnapshotInfo,
   SnapshotInfo,
+  SpaceInfo,
   VolumeInfo,
 } from "./api.js";
+import { Authentication, type AuthenticationOptions } from "./auth/authentication.js";
+import { Background } from "./background.js";
 import {
   type BranchingParts,
   cloneLiveVolume,
@@ -57,17 +61,17 @@ import { DataPath } from "./data-path.js";
 import { diffSnapshots } from "./diff.js";
 import { hostsOf, VolumeExports } from "./exports.js";
 import { type HostNews, Hosts } from "./hosts.js";
+import { LayerSpaces } from "./layer-space.js";
 import { type LimitsChange, limitsOf, nativeLimits, requireLimits, withLimits } from "./limits.js";
 import { Mutex } from "./mutex.js";
 import { OpenVolumes } from "./open-volumes.js";
+import { Pace } from "./pace.js";
 import { Receives } from "./receives.js";
 import { Reclaimer } from "./reclaimer.js";
 import type { Recovered } from "./recovery.js";
 import { rollBack } from "./rollback.js";
 import { Space } from "./space.js";
-
-/** How long changes may stay in the journal only. */
-const CHECKPOINT_INTERVAL_MS = 5_000;
+import { SpaceLevels } from "./space-levels.js";
 
 export interface PoolParts {
   addon: Addon;
@@ -79,6 +83,7 @@ export interface PoolParts {
   log: Log;
   newUuid: () => string;
   news: HostNews;
+  authentication: AuthenticationOptions;
   /**
    * Memory that outlives the process, and the machine's boot id; see native/src/unflushed_log.h.
    */
@@ -87,6 +92,10 @@ export interface PoolParts {
   indexCacheBytes: number;
   /** Dirty index blocks that call for a checkpoint. */
   dirtyLimit: number;
+  /** Index blocks that a fold changes in one transaction; hosts' writes to them wait for it. */
+  foldBatch: number;
+  /** Percent of the pool used at which each level above 0 begins. */
+  spaceLevels: readonly number[];
   /** In this process if it is not given. */
   checkStore?: CheckStore;
 }
@@ -105,12 +114,13 @@ export class Pool implements PoolService {
   readonly #receives: Receives;
   readonly #exports: VolumeExports;
   readonly #hosts: Hosts;
+  readonly #authentication: Authentication;
   readonly #catalogue = new Mutex();
-  readonly #stopTimer: () => void;
+  readonly #background: Background;
+  readonly #levels: SpaceLevels;
   #failure: string | null = null;
   #closed = false;
   #checkpointed = false;
-  #tidying: Promise<void> | null = null;
 
   constructor(parts: PoolParts) {
     this.#parts = parts;
@@ -139,20 +149,27 @@ export class Pool implements PoolService {
     const { allocatedBlocks } = getSpaceRecord(this.#store);
     const { dataBlocks } = superblock;
     this.#map = new FreeMap(this.#store, { dataBlocks, allocatedBlocks });
-    this.#checkpointer = new Checkpointer(this.#store, this.#path, this.#map);
+    const indexWrites = new Mutex();
+    this.#checkpointer = new Checkpointer(this.#store, this.#path, this.#map, indexWrites);
     this.#space = new Space(this.#path, this.#map, {
       dataBlocks,
-      makeFree: () => this.#makeFree(),
+      makeFree: () => this.#background.makeFree(),
       log: parts.log,
     });
-    this.#reclaimer = new Reclaimer(
-      this.#store,
-      this.#checkpointer,
-      this.#map,
-      this.#space,
-      parts.log,
-    );
-    this.#volumes = new OpenVolumes(this.#store, this.#path);
+    const volumes = new OpenVolumes(this.#store, this.#path);
+    this.#volumes = volumes;
+    this.#reclaimer = new Reclaimer({
+      store: this.#store,
+      path: this.#path,
+      map: this.#map,
+      indexWrites,
+      checkpointer: this.#checkpointer,
+      pace: new Pace(parts.clock, this.#path),
+      foldBatch: parts.foldBatch,
+      log: parts.log,
+      inUse: (layer) => volumes.isLive(layer),
+      gotIndexBlocks: (layer) => volumes.gotIndexBlocks(layer),
+    });
     this.#branching = {
       store: this.#store,
       path: this.#path,
@@ -160,8 +177,16 @@ export class Pool implements PoolService {
       now: () => parts.clock.now(),
       newUuid: parts.newUuid,
     };
+    this.#authentication = new Authentication({
+      addon: parts.addon,
+      pool: () => this.#path.handle,
+      store: this.#store,
+      log: parts.log,
+      ...parts.authentication,
+    });
     this.#receives = new Receives(this.#branching);
     this.#exports = new VolumeExports({
+      authenticates: (hostNqn) => this.#authentication.required(hostNqn),
       addon: parts.addon,
       pool: () => this.#path.handle,
       store: this.#store,
@@ -176,9 +201,17 @@ export class Pool implements PoolService {
       change: (work) => this.#change(work),
       settled: () => this.#catalogue.run(async () => undefined),
     });
+    this.#levels = new SpaceLevels(parts.spaceLevels, parts.log);
     this.#space.lend();
-    this.#stopTimer = parts.clock.every(CHECKPOINT_INTERVAL_MS, () => this.#tidy());
-    this.#tidy();
+    this.#background = new Background({
+      clock: parts.clock,
+      path: this.#path,
+      checkpointer: this.#checkpointer,
+      reclaimer: this.#reclaimer,
+      log: parts.log,
+      broken: () => this.#failure !== null,
+      onInterval: () => this.#watchSpace(),
+    });
   }
 
   /** The addon's handle, for those who attach front ends and the index service. */
@@ -189,22 +222,23 @@ export class Pool implements PoolService {
   async info(): Promise<PoolInfo> {
     this.#assertOpen();
     const stats = await this.#path.stats();
-    const block = this.#superblock.blockSizeBytes;
-    const { used, lent, released } = this.#map.counts();
-    const written = lent - (stats.lentBlocks ?? 0);
-    const usedBlocks = used + released + written;
-    const reclaiming = listReclaim(this.#store);
+    const { blockSizeBytes: block, dataBlocks } = this.#superblock;
+    const { blocksFreed, ...progress } = this.#reclaimer.progress();
+    const usedBlocks = this.#usedBlocks(stats.lentBlocks ?? 0);
     return {
       uuid: this.#superblock.uuid,
       path: this.#parts.path,
       blockSizeBytes: block,
-      sizeBytes: this.#superblock.dataBlocks * block,
+      sizeBytes: dataBlocks * block,
       usedBytes: usedBlocks * block,
-      freeBytes: (this.#superblock.dataBlocks - usedBlocks) * block,
+      freeBytes: (dataBlocks - usedBlocks) * block,
+      pendingBytes: (stats.pendingFreeBlocks ?? 0) * block,
+      spaceLevel: this.#levels.at(usedBlocks, dataBlocks).level,
       volumes: this.#store.count("volumes"),
       snapshots: this.#store.count("snapshots"),
       layers: this.#store.count("layers"),
-      reclaiming: reclaiming.length,
+      reclaiming: this.#store.count("reclaim"),
+      reclaim: { ...progress, freedBytes: blocksFreed * block },
       failure: this.#failure,
       journal: {
         sizeBytes: this.#superblock.journalBlocks * SECTOR_BYTES,
@@ -273,11 +307,10 @@ export class Pool implements PoolService {
         abandonLayer(txn, deleted.layer, this.#parts.clock.now());
         return deleted;
       });
-      this.#reclaimer.deleted(record.layer);
+      this.#deleted(record.layer);
       return record;
     });
     this.#parts.news.exportsChanged(allowedHosts);
-    this.#tidy();
   }
 
   async resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
@@ -335,8 +368,9 @@ export class Pool implements PoolService {
   async createSnapshots(snapshots: readonly SnapshotRef[]): Promise<SnapshotInfo[]> {
     for (const { snapshot } of snapshots) requireName(snapshot, "snapshot");
     await this.#change(() => snapshotVolumes(this.#branching, snapshots));
+    const spaces = await this.#layerSpaces();
     return snapshots.map(({ volume, snapshot }) =>
-      describeSnapshot({
+      this.#snapshotInfo(spaces, {
         volume,
         name: snapshot,
         record: getSnapshot(this.#store, volume, snapshot),
@@ -346,9 +380,8 @@ export class Pool implements PoolService {
 
   async rollbackVolume(volume: string, snapshot: string): Promise<VolumeInfo> {
     await this.#change(async () => {
-      this.#reclaimer.deleted(await rollBack(this.#branching, { volume, snapshot }));
+      this.#deleted(await rollBack(this.#branching, { volume, snapshot }));
     });
-    this.#tidy();
     return this.getVolume(volume);
   }
 
@@ -357,7 +390,7 @@ export class Pool implements PoolService {
     const record = getSnapshot(this.#store, volume, snapshot);
     const name = `${volume}@${snapshot}`;
     return {
-      ...describeSnapshot({ volume, name: snapshot, record }),
+      ...this.#snapshotInfo(await this.#layerSpaces(), { volume, name: snapshot, record }),
       contents: contentsOf(record),
       allowedHosts: hostsOf(this.#store, name),
       sessions: this.#volumes.sessions(name),
@@ -366,7 +399,8 @@ export class Pool implements PoolService {
 
   async listSnapshots(volume?: string): Promise<SnapshotInfo[]> {
     this.#assertOpen();
-    return listSnapshots(this.#store, volume).map(describeSnapshot);
+    const spaces = await this.#layerSpaces();
+    return listSnapshots(this.#store, volume).map((entry) => this.#snapshotInfo(spaces, entry));
   }
 
   async deleteSnapshot(volume: string, snapshot: string): Promise<void> {
@@ -377,9 +411,8 @@ export class Pool implements PoolService {
         abandonLayer(txn, deleted.layer, this.#parts.clock.now());
         return deleted;
       });
-      this.#reclaimer.deleted(record.layer);
+      this.#deleted(record.layer);
     });
-    this.#tidy();
   }
 
   diff(request: DiffRequest): AsyncIterable<ChangedRange[]> {
@@ -401,17 +434,15 @@ export class Pool implements PoolService {
   async finishReceive(name: string): Promise<VolumeInfo> {
     await this.#change(async () => {
       const deleted = await this.#receives.finish(name);
-      if (deleted !== null) this.#reclaimer.deleted(deleted);
+      if (deleted !== null) this.#deleted(deleted);
     });
-    this.#tidy();
     return this.getVolume(name);
   }
 
   async abortReceive(name: string): Promise<void> {
     await this.#change(async () => {
-      this.#reclaimer.deleted(await this.#receives.abort(name));
+      this.#deleted(await this.#receives.abort(name));
     });
-    this.#tidy();
   }
 
   async listReceives(): Promise<ReceiveInfo[]> {
@@ -434,6 +465,23 @@ export class Pool implements PoolService {
     return this.#hosts.disconnect(volume, hostNqn);
   }
 
+  async setHostKeys(
+    hostNqn: string,
+    keys: { host: string; controller: string | null },
+  ): Promise<void> {
+    await this.#hosts.setKeys(hostNqn, keys);
+  }
+
+  async removeHostKeys(hostNqn: string): Promise<void> {
+    this.#assertOpen();
+    await this.#hosts.removeKeys(hostNqn);
+  }
+
+  async listHostKeys(): Promise<HostKeysInfo[]> {
+    this.#assertOpen();
+    return this.#hosts.keys();
+  }
+
   async listConnections(volume?: string): Promise<ConnectionInfo[]> {
     this.#assertOpen();
     return this.#hosts.connections(volume);
@@ -447,7 +495,7 @@ export class Pool implements PoolService {
   /** Checkpoints and reclaims until nothing that was deleted waits any more. */
   async settle(): Promise<void> {
     this.#assertOpen();
-    while (await this.#makeFree()) {
+    while (await this.#background.makeFree()) {
       // Each round may let a hidden parent go.
     }
   }
@@ -486,7 +534,7 @@ export class Pool implements PoolService {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    this.#stopTimer();
+    const background = this.#background.stop();
     await this.#catalogue.run(async () => undefined);
     await this.#volumes.closeAll();
     if (this.#failure === null) {
@@ -497,7 +545,7 @@ export class Pool implements PoolService {
         this.#parts.log.warn({ err: error }, "the last checkpoint failed; the next start replays");
       }
     }
-    await this.#tidying;
+    await background.ended;
     this.#path.close();
     await this.#store.close();
     this.#parts.addon.deviceClose(this.#parts.device);
@@ -511,7 +559,7 @@ export class Pool implements PoolService {
         void this.#space.wanted();
         break;
       case "checkpoint":
-        this.#checkpointer.run().catch((error: unknown) => this.#backgroundFailed(error));
+        this.#background.checkpoint();
         break;
       case "freed":
         this.#space.freed(event.runs);
@@ -532,11 +580,22 @@ export class Pool implements PoolService {
       case "list":
         this.#exports.list(event);
         break;
+      case "auth":
+        this.#authentication.handle(event);
+        break;
+      case "authEnd":
+        this.#authentication.forget(event.connection);
+        break;
     }
   }
 
   /** Where there is no index service: a simulation, in one thread. */
   #answerIndex(token: number, layer: number, span: number): void {
+    if (findLayer(this.#store, layer) === undefined) {
+      // It was folded away: the look-up begins again.
+      this.#path.answerIndex(token, 0, null, true);
+      return;
+    }
     try {
       const found = lookupNearest(this.#store, new Lineage(), layer, span);
       this.#path.answerIndex(token, found?.owner ?? 0, found?.block.raw ?? null, false);
@@ -547,45 +606,23 @@ export class Pool implements PoolService {
     }
   }
 
-  // Background work.
-
-  /** A checkpoint and a reclaim, if there is anything for them; never two at a time. */
-  #tidy(): void {
-    if (this.#closed || this.#failure !== null) return;
-    this.#tidying ??= this.#tidyOnce()
-      .catch((error: unknown) => this.#backgroundFailed(error))
-      .finally(() => {
-        this.#tidying = null;
-      });
+  /** The layer's deletion is durable. Writes that find the pool full wait for its space. */
+  #deleted(layer: number): void {
+    this.#reclaimer.deleted(layer);
+    if (this.#reclaimer.progress().layersWaiting > 0) this.#space.expect();
+    this.#background.reclaim();
   }
 
-  async #tidyOnce(): Promise<void> {
-    const stats = await this.#path.stats();
-    const journaled = stats.journalSequence !== stats.journalTail;
-    if ((stats.indexDirty ?? 0) > 0 || journaled || (stats.pendingFreeBlocks ?? 0) > 0) {
-      await this.#checkpointer.run();
-    }
-    while (this.#reclaimer.waiting().total > 0 && !this.#closed) {
-      if (this.#reclaimer.waiting().ready === 0) await this.#checkpointer.run();
-      await this.#reclaimer.run();
-    }
+  /** What is lent and not written does not count. */
+  #usedBlocks(unwrittenBlocks: number): number {
+    const { used, lent, released } = this.#map.counts();
+    return used + released + lent - unwrittenBlocks;
   }
 
-  /** Makes what waits for a checkpoint or a reclaim free. False: nothing waited. */
-  async #makeFree(): Promise<boolean> {
-    const stats = await this.#path.stats();
-    const waiting = this.#reclaimer.waiting().total > 0;
-    if ((stats.pendingFreeBlocks ?? 0) === 0 && !waiting) return false;
-    await this.#checkpointer.run();
-    if (waiting) await this.#reclaimer.run();
-    return true;
-  }
-
-  #backgroundFailed(error: unknown): void {
-    if (this.#closed) return;
-    this.#parts.log.error({ err: error }, "checkpoint or reclaim failed");
-    // A full store can be tried again; anything else has to be recovered from.
-    if (!isPandoError(error, "ENOSPC")) this.#path.poison("the store's transaction");
+  #watchSpace(): void {
+    void this.#path.stats().then(({ lentBlocks = 0 }) => {
+      this.#levels.watch(this.#usedBlocks(lentBlocks), this.#superblock.dataBlocks);
+    });
   }
 
   /** One change of the catalogue, alone. */
@@ -605,20 +642,13 @@ export class Pool implements PoolService {
   }
 
   async #describe(entries: { name: string; record: VolumeRecord }[]): Promise<VolumeInfo[]> {
-    const block = this.#superblock.blockSizeBytes;
-    const memo = new Map<number, number>();
-    const pending = new Map((await this.#path.layerDeltas()).map((delta) => [delta.layer, delta]));
-    const pendingMapped = new Map([...pending].map(([layer, delta]) => [layer, delta.mapped]));
+    const spaces = await this.#layerSpaces();
     return entries.map(({ name, record }) => {
-      const { ownedBlocks } = getLayer(this.#store, record.layer);
-      const owned = ownedBlocks + (pending.get(record.layer)?.owned ?? 0);
-      const mapped = mappedBlocks(this.#store, record.layer, memo, pendingMapped);
       return {
         name,
         uuid: record.uuid,
         sizeBytes: record.sizeBytes,
-        ownBytes: owned * block,
-        sharedBytes: (mapped - owned) * block,
+        ...this.#spaceOf(spaces, record.layer),
         origin: record.origin,
         createdAt: record.createdAt,
         allowedHosts: record.allowedHosts,
@@ -626,6 +656,28 @@ export class Pool implements PoolService {
         limits: limitsOf(record),
       };
     });
+  }
+
+  #snapshotInfo(spaces: LayerSpaces, { volume, name, record }: SnapshotEntry): SnapshotInfo {
+    const { uuid, sizeBytes, createdAt, volumeUuid, layer } = record;
+    const space = this.#spaceOf(spaces, layer);
+    return { volume, volumeUuid, name, uuid, sizeBytes, createdAt, ...space };
+  }
+
+  async #layerSpaces(): Promise<LayerSpaces> {
+    return new LayerSpaces(this.#store, await this.#path.layerDeltas());
+  }
+
+  #spaceOf(spaces: LayerSpaces, layer: number): SpaceInfo {
+    const block = this.#superblock.blockSizeBytes;
+    const { ownBlocks, sharedBlocks, freedBlocks, freedAtMost } = spaces.of(layer);
+    return {
+      ownBytes: ownBlocks * block,
+      sharedBytes: sharedBlocks * block,
+      logicalBytes: (ownBlocks + sharedBlocks) * block,
+      freedByDeleteBytes: freedBlocks * block,
+      freedByDeleteAtMost: freedAtMost,
+    };
   }
 
   #requireSize(sizeBytes: number, volume: string): void {
@@ -642,9 +694,4 @@ export class Pool implements PoolService {
   #assertOpen(): void {
     if (this.#closed) throw new PandoError("ECLOSED", "the pool is closed");
   }
-}
-
-function describeSnapshot({ volume, name, record }: SnapshotEntry): SnapshotInfo {
-  const { uuid, sizeBytes, createdAt, volumeUuid } = record;
-  return { volume, volumeUuid, name, uuid, sizeBytes, createdAt };
 }

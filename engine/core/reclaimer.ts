@@ -1,29 +1,66 @@
 // Brings back the space of deleted layers, in the background and in bounded steps; a kill at any
 // point loses no step.
 //
-// A layer is reclaimed only after a checkpoint that began when its deletion was durable: then no
-// record of it is left in the journal after the tail, and none of its index blocks is dirty. A
-// batch of index blocks goes together with the bits of the blocks that they own, in one
-// transaction; the layer's record goes last, when no index block is left under its key.
+// A dead layer is *reclaimed*: a batch of index blocks goes together with the bits of the blocks
+// that they own, in one transaction; the layer's record goes last, when no index block is left
+// under its key. A hidden layer with one child is *folded* into it (fold.ts). Hidden layers with
+// more children wait until one is left.
 //
-// Hidden layers (deleted, but parents of others) wait until their last child has gone.
+// A layer's turn comes only after a checkpoint that began when its deletion was durable: then no
+// record of it is left in the journal after the tail, and none of its index blocks is dirty. One
+// layer at a time. Dead layers go first; of hidden ones the youngest, so that what lies under
+// several of one line is moved once.
 import { SLOTS_PER_SPAN } from "../base/constants.js";
 import type { Log } from "../base/log.js";
-import { appendRun, type BlockRun } from "../store/block-run.js";
+import { appendRun, type BlockRun, countBlocks } from "../store/block-run.js";
 import { decodeIndexBlock, getBlock, isOwned } from "../store/codec-index-block.js";
 import { decodeSpanKey, rangeOf } from "../store/codec-keys.js";
-import type { FreeMap } from "../store/free-map.js";
 import { applyToFreeMap } from "../store/free-map-patch.js";
 import { changeIndex } from "../store/index-changes.js";
-import { getLayer, listReclaim, removeLayer } from "../store/layers.js";
+import { findLayer, getLayer, listReclaim, onlyChild, removeLayer } from "../store/layers.js";
 import { Lineage } from "../store/lineage.js";
-import type { Store } from "../store/store.js";
 import type { Checkpointer } from "./checkpointer.js";
+import { type FoldParts, finishFold, foldableInto, foldBatch } from "./fold.js";
 import { Mutex } from "./mutex.js";
-import type { Space } from "./space.js";
+import type { Pace } from "./pace.js";
 
 /** Index blocks in one transaction. */
-const BATCH = 128;
+const RECLAIM_BATCH = 128;
+/** Of a layer that was deleted before this process began: recovery has left it no records. */
+const BEFORE_RECOVERY = -1;
+
+export interface ReclaimerParts extends FoldParts {
+  checkpointer: Checkpointer;
+  pace: Pace;
+  /** Index blocks that a fold changes in one transaction; hosts' writes to them wait for it. */
+  foldBatch: number;
+  log: Log;
+  /** The data path serves the layer itself (not a child of it). */
+  inUse: (layer: number) => boolean;
+  /** The store has index blocks of the layer that the data path did not put there. */
+  gotIndexBlocks: (layer: number) => void;
+}
+
+export interface ReclaimProgress {
+  /** Deleted layers whose turn is now or comes after the next checkpoint. */
+  layersWaiting: number;
+  /** Their index blocks. */
+  spansWaiting: number;
+  // Since the pool was opened.
+  layersReclaimed: number;
+  layersFolded: number;
+  spansReclaimed: number;
+  spansFolded: number;
+  blocksFreed: number;
+}
+
+interface Waiting {
+  /** The number of checkpoints begun when its deletion was durable. */
+  since: number;
+  spansLeft: number;
+}
+
+type Job = { layer: number; waiting: Waiting; child: number | null };
 
 interface Batch {
   spans: number[];
@@ -31,69 +68,157 @@ interface Batch {
 }
 
 export class Reclaimer {
-  readonly #store: Store;
-  readonly #checkpointer: Checkpointer;
-  readonly #map: FreeMap;
-  readonly #space: Space;
-  readonly #log: Log;
+  readonly #parts: ReclaimerParts;
   readonly #mutex = new Mutex();
-  /**
-   * Layers deleted in this process, and the number of checkpoints begun by then. Others were
-   * deleted before recovery.
-   */
-  readonly #deletedAt = new Map<number, number>();
+  readonly #dead = new Map<number, Waiting>();
+  readonly #hidden = new Map<number, Waiting>();
+  /** Hidden ones, the youngest first; null: to be sorted again. */
+  #byAge: number[] | null = null;
+  #stopped = false;
+  readonly #progress: ReclaimProgress = {
+    layersWaiting: 0,
+    spansWaiting: 0,
+    layersReclaimed: 0,
+    layersFolded: 0,
+    spansReclaimed: 0,
+    spansFolded: 0,
+    blocksFreed: 0,
+  };
 
-  constructor(store: Store, checkpointer: Checkpointer, map: FreeMap, space: Space, log: Log) {
-    this.#store = store;
-    this.#checkpointer = checkpointer;
-    this.#map = map;
-    this.#space = space;
-    this.#log = log;
+  constructor(parts: ReclaimerParts) {
+    this.#parts = parts;
+    for (const { id } of listReclaim(parts.store)) this.#consider(id, BEFORE_RECOVERY);
   }
 
   /** The layer's deletion is durable. */
   deleted(layer: number): void {
-    this.#deletedAt.set(layer, this.#checkpointer.started);
+    this.#consider(layer, this.#parts.checkpointer.started);
   }
 
-  /** Dead layers that still have to go; `ready` ones need no further checkpoint. */
+  /** Layers that still have to go and can; `ready` ones need no further checkpoint. */
   waiting(): { total: number; ready: number } {
-    const dead = this.#dead();
-    return { total: dead.length, ready: dead.filter((layer) => this.#ready(layer)).length };
+    let total = 0;
+    let ready = 0;
+    const look = (layer: number, { since }: Waiting): void => {
+      if (this.#parts.inUse(layer)) return;
+      total++;
+      if (this.#ready(since)) ready++;
+    };
+    for (const [layer, waiting] of this.#dead) look(layer, waiting);
+    for (const [layer, waiting] of this.#hidden) {
+      if (foldableInto(this.#parts.store, layer) !== null) look(layer, waiting);
+    }
+    return { total, ready };
   }
 
-  /** Reclaims every layer that may go now; gives the number of blocks that came free. */
-  run(): Promise<number> {
+  progress(): ReclaimProgress {
+    return { ...this.#progress, layersWaiting: this.#dead.size + this.#hidden.size };
+  }
+
+  /** Everything whose turn is now, resting under load. */
+  run(): Promise<void> {
     return this.#mutex.run(async () => {
-      let blocks = 0;
+      await this.#parts.pace.begin();
       for (;;) {
-        const layer = this.#dead().find((id) => this.#ready(id));
-        if (layer === undefined) return blocks;
-        blocks += await this.#reclaim(layer);
+        const job = this.#stopped ? null : this.#next();
+        if (job === null) return;
+        job.waiting.spansLeft = this.#recount(job);
+        if (job.child === null) await this.#reclaim(job);
+        else await this.#fold(job, job.child);
       }
     });
   }
 
-  #dead(): number[] {
-    return listReclaim(this.#store)
-      .map(({ id }) => id)
-      .filter((id) => getLayer(this.#store, id).state === "dead");
+  /** The same without rests: somebody waits for the space. */
+  runNow(): Promise<void> {
+    return this.#parts.pace.hurry(() => this.run());
   }
 
-  #ready(layer: number): boolean {
-    const deletedAt = this.#deletedAt.get(layer);
-    return deletedAt === undefined || this.#checkpointer.completed > deletedAt;
+  /** What is under way ends with its batch; the next opening goes on with it. */
+  stop(): void {
+    this.#stopped = true;
+    this.#parts.pace.stop();
   }
 
-  async #reclaim(layer: number): Promise<number> {
-    let blocks = 0;
+  #consider(layer: number, since: number): void {
+    const record = findLayer(this.#parts.store, layer);
+    if (record === undefined || this.#dead.has(layer)) return;
+    const waiting = this.#hidden.get(layer) ?? { since, spansLeft: 0 };
+    if (record.state === "dead") {
+      this.#hidden.delete(layer);
+      this.#dead.set(layer, waiting);
+    } else if (onlyChild(this.#parts.store, layer) !== null) {
+      this.#hidden.set(layer, waiting);
+    } else {
+      return;
+    }
+    this.#byAge = null;
+    this.#progress.spansWaiting += record.indexBlocks - waiting.spansLeft;
+    waiting.spansLeft = record.indexBlocks;
+  }
+
+  #ready(since: number): boolean {
+    return this.#parts.checkpointer.completed > since;
+  }
+
+  #next(): Job | null {
+    for (const [layer, waiting] of this.#dead) {
+      if (!this.#ready(waiting.since) || this.#parts.inUse(layer)) continue;
+      return { layer, waiting, child: null };
+    }
+    this.#byAge ??= [...this.#hidden.keys()].sort((a, b) => b - a);
+    for (const layer of this.#byAge) {
+      const waiting = this.#hidden.get(layer);
+      if (waiting === undefined || !this.#ready(waiting.since) || this.#parts.inUse(layer))
+        continue;
+      const child = foldableInto(this.#parts.store, layer);
+      if (child !== null) return { layer, waiting, child };
+    }
+    return null;
+  }
+
+  /** Folds into a layer that waits itself have given it more. */
+  #recount({ layer, waiting }: Job): number {
+    const { indexBlocks } = getLayer(this.#parts.store, layer);
+    this.#progress.spansWaiting += indexBlocks - waiting.spansLeft;
+    return indexBlocks;
+  }
+
+  #did({ waiting }: Job, spans: number, freedBlocks: number): void {
+    waiting.spansLeft -= spans;
+    this.#progress.spansWaiting -= spans;
+    this.#progress.blocksFreed += freedBlocks;
+  }
+
+  async #fold(job: Job, child: number): Promise<void> {
+    const { layer } = job;
+    // A volume that nobody has opened yet would be opened as one that the store knows nothing of.
+    this.#parts.gotIndexBlocks(child);
+    for (;;) {
+      const done = await foldBatch(this.#parts, layer, child, this.#parts.foldBatch);
+      if (done === null) break;
+      this.#did(job, done.spans, done.freedBlocks);
+      this.#progress.spansFolded += done.spans;
+      await this.#parts.pace.rest();
+      if (this.#stopped || foldableInto(this.#parts.store, layer) !== child) return;
+    }
+    await finishFold(this.#parts, layer, child);
+    this.#hidden.delete(layer);
+    this.#byAge = null;
+    this.#progress.layersFolded++;
+    this.#parts.log.debug({ layer, child }, "layer folded");
+  }
+
+  async #reclaim(job: Job): Promise<void> {
+    const { store, path, map } = this.#parts;
+    const { layer } = job;
+    const { parent } = getLayer(store, layer);
     for (;;) {
       const batch = this.#nextBatch(layer);
       if (batch === null) break;
-      this.#map.load(batch.owned);
-      const lineage = new Lineage();
-      await this.#store.transact((txn) => {
-        changeIndex(txn, lineage, (index) => {
+      map.load(batch.owned);
+      await store.transact((txn) => {
+        changeIndex(txn, new Lineage(), (index) => {
           for (const span of batch.spans) index.remove(layer, span);
         });
         applyToFreeMap(
@@ -101,22 +226,26 @@ export class Reclaimer {
           batch.owned.map((run) => ({ ...run, op: "free" as const })),
         );
       });
-      this.#map.retire(batch.owned);
-      for (const run of batch.owned) blocks += run.count;
-      // Nobody reads or writes them: the volume was closed, its requests drained, before the layer
-      // died.
-      this.#space.release(batch.owned);
+      map.retire(batch.owned);
+      path.releaseBlocks(batch.owned);
+      this.#did(job, batch.spans.length, countBlocks(batch.owned));
+      this.#progress.spansReclaimed += batch.spans.length;
+      await this.#parts.pace.rest();
+      if (this.#stopped) return;
     }
-    const { parentDied } = await this.#store.transact((txn) => removeLayer(txn, layer));
-    this.#deletedAt.delete(layer);
-    if (parentDied !== null) this.deleted(parentDied);
-    this.#log.debug({ layer, blocks, parentDied }, "layer reclaimed");
-    return blocks;
+    await store.transact((txn) => removeLayer(txn, layer));
+    this.#dead.delete(layer);
+    this.#progress.layersReclaimed++;
+    // It may have died with this child, or have one left. It was frozen before the child was made:
+    // the checkpoint that the child waited for has covered its records too.
+    if (parent !== null) this.#consider(parent, job.waiting.since);
+    this.#parts.log.debug({ layer, parent }, "layer reclaimed");
   }
 
   #nextBatch(layer: number): Batch | null {
-    const { key } = getLayer(this.#store, layer);
-    const entries = this.#store.range("index", { ...rangeOf(key), limit: BATCH });
+    const { key } = getLayer(this.#parts.store, layer);
+    const range = { ...rangeOf(key), limit: RECLAIM_BATCH };
+    const entries = this.#parts.store.range("index", range);
     if (entries.length === 0) return null;
     const spans: number[] = [];
     const owned: BlockRun[] = [];

@@ -4,7 +4,6 @@
 // that, a checkpoint is run if blocks wait for one; after it, the first blocks that come free are
 // lent unasked, so a full pool recovers by itself.
 import type { Log } from "../base/log.js";
-import type { BlockRun } from "../store/block-run.js";
 import type { FreeMap } from "../store/free-map.js";
 import type { FreeMapChange } from "../store/free-map-patch.js";
 import { type DataPath, unflatten } from "./data-path.js";
@@ -42,6 +41,13 @@ export class Space {
     return this.#exhausted;
   }
 
+  /** Space is on its way: writes wait for it again, instead of failing at once. */
+  expect(): void {
+    if (!this.#exhausted) return;
+    this.#exhausted = false;
+    this.#path.lend([], false);
+  }
+
   /** Answers one request for blocks. */
   async wanted(): Promise<void> {
     if (this.lend()) return;
@@ -71,12 +77,7 @@ export class Space {
    * durable.
    */
   freed(flat: Uint32Array): void {
-    this.release(unflatten(flat));
-  }
-
-  release(runs: readonly BlockRun[]): void {
-    if (runs.length === 0) return;
-    this.#map.release(runs);
+    this.#map.release(unflatten(flat));
     if (this.#exhausted) this.lend();
   }
 }

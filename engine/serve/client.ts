@@ -10,6 +10,7 @@ import type {
   CheckReport,
   ConnectionInfo,
   DiffRequest,
+  HostKeysInfo,
   Limits,
   Origin,
   PoolInfo,
@@ -42,11 +43,13 @@ export type {
   CheckReport,
   ConnectionInfo,
   DiffRequest,
+  HostKeysInfo,
   Limits,
   Origin,
   PoolInfo,
   ReceiveRequest,
   SnapshotInfo,
+  SpaceInfo,
   VolumeInfo,
 } from "../core/api.js";
 export type { ReceiveView, Served, SnapshotView, VolumeView } from "./view.js";
@@ -197,6 +200,22 @@ export class PandoClient {
 
   async disconnectHost(volume: string, hostNqn: string): Promise<number> {
     return (await this.#call("DisconnectHost", { volume, hostNqn })).controllers;
+  }
+
+  async setHostKeys(
+    hostNqn: string,
+    keys: { host: string; controller: string | null },
+  ): Promise<void> {
+    const { host, controller } = keys;
+    await this.#call("SetHostKeys", { hostNqn, hostKey: host, controllerKey: controller ?? "" });
+  }
+
+  async removeHostKeys(hostNqn: string): Promise<void> {
+    await this.#call("RemoveHostKeys", { hostNqn });
+  }
+
+  listHostKeys(): Promise<HostKeysInfo[]> {
+    return this.#list("ListHostKeys", {});
   }
 
   listConnections(volume = ""): Promise<ConnectionInfo[]> {

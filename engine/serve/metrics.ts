@@ -12,10 +12,26 @@ const POOL_GAUGES: [name: string, help: string, value: (info: PoolInfo) => numbe
   ["pando_pool_size_bytes", "Data blocks of the pool.", (info) => info.sizeBytes],
   ["pando_pool_used_bytes", "Allocated blocks.", (info) => info.usedBytes],
   ["pando_pool_free_bytes", "Blocks that can be allocated.", (info) => info.freeBytes],
+  [
+    "pando_pool_pending_bytes",
+    "Of the used ones: free after the next checkpoint.",
+    (info) => info.pendingBytes,
+  ],
+  [
+    "pando_pool_space_level",
+    "Thresholds of spaceLevels that the used blocks have reached: 0 to 3.",
+    (info) => info.spaceLevel,
+  ],
   ["pando_pool_volumes", "Volumes.", (info) => info.volumes],
   ["pando_pool_snapshots", "Snapshots.", (info) => info.snapshots],
   ["pando_pool_layers", "Layers, hidden ones included.", (info) => info.layers],
   ["pando_pool_reclaiming", "Deleted layers whose space is not back.", (info) => info.reclaiming],
+  [
+    "pando_pool_reclaim_layers_waiting",
+    "Those of them that can go.",
+    (info) => info.reclaim.layersWaiting,
+  ],
+  ["pando_pool_reclaim_spans_waiting", "Their spans.", (info) => info.reclaim.spansWaiting],
   [
     "pando_pool_writable",
     "1, or 0 after a failure that stopped writes.",
@@ -23,6 +39,14 @@ const POOL_GAUGES: [name: string, help: string, value: (info: PoolInfo) => numbe
   ],
   ["pando_journal_size_bytes", "Room for journal blocks.", (info) => info.journal.sizeBytes],
   ["pando_journal_used_bytes", "Journal since the checkpoint.", (info) => info.journal.usedBytes],
+];
+
+const POOL_COUNTERS: [name: string, help: string, value: (info: PoolInfo) => number][] = [
+  ["pando_reclaimed_layers_total", "Layers reclaimed.", (info) => info.reclaim.layersReclaimed],
+  ["pando_folded_layers_total", "Layers folded.", (info) => info.reclaim.layersFolded],
+  ["pando_reclaimed_spans_total", "Spans reclaimed.", (info) => info.reclaim.spansReclaimed],
+  ["pando_folded_spans_total", "Spans folded.", (info) => info.reclaim.spansFolded],
+  ["pando_reclaim_freed_bytes_total", "Space brought back.", (info) => info.reclaim.freedBytes],
 ];
 
 const VOLUME_GAUGES: [name: string, help: string, value: (volume: VolumeInfo) => number][] = [
@@ -37,6 +61,9 @@ export function renderMetrics(info: PoolInfo, open: VolumeInfo[]): Promise<strin
   const registers = [registry];
   for (const [name, help, value] of POOL_GAUGES) {
     new Gauge({ name, help, registers }).set(value(info));
+  }
+  for (const [name, help, value] of POOL_COUNTERS) {
+    new Counter({ name, help, registers }).inc(value(info));
   }
   for (const [name, value] of countersByName(info.counters)) {
     new Counter({ name, help: "Counted by the engine.", registers }).inc(value);

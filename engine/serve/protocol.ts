@@ -10,6 +10,7 @@ import {
 import { loadSync } from "@grpc/proto-loader";
 import { assert } from "../base/assert.js";
 import { packagePath } from "../base/package-path.js";
+import type { ReclaimInfo } from "../core/api.js";
 
 export interface PoolMessage {
   uuid: string;
@@ -18,6 +19,8 @@ export interface PoolMessage {
   sizeBytes: number;
   usedBytes: number;
   freeBytes: number;
+  pendingBytes: number;
+  spaceLevel: number;
   volumes: number;
   snapshots: number;
   layers: number;
@@ -25,6 +28,7 @@ export interface PoolMessage {
   failure: string;
   journal: { sizeBytes: number; usedBytes: number } | null;
   counters: Record<string, number>;
+  reclaim: ReclaimInfo | null;
 }
 
 export interface CheckReportMessage {
@@ -46,6 +50,9 @@ export interface VolumeMessage {
   sizeBytes: number;
   ownBytes: number;
   sharedBytes: number;
+  logicalBytes: number;
+  freedByDeleteBytes: number;
+  freedByDeleteAtMost: boolean;
   origin: OriginMessage | null;
   createdAt: string;
   allowedHosts: string[];
@@ -68,7 +75,13 @@ export interface ConnectionMessage {
   peer: string;
   controllerId: number;
   ioQueues: number;
+  authenticated: boolean;
   connectedSeconds: number;
+}
+
+export interface HostKeysMessage {
+  hostNqn: string;
+  bidirectional: boolean;
 }
 
 export interface SnapshotMessage {
@@ -78,6 +91,11 @@ export interface SnapshotMessage {
   uuid: string;
   sizeBytes: number;
   createdAt: string;
+  ownBytes: number;
+  sharedBytes: number;
+  logicalBytes: number;
+  freedByDeleteBytes: number;
+  freedByDeleteAtMost: boolean;
 }
 
 export interface ServedSnapshotMessage {
@@ -139,6 +157,11 @@ export interface UnaryMethods {
   AbortReceive: { request: ByName; response: Empty };
   AllowHost: { request: ByHost; response: VolumeMessage };
   DenyHost: { request: ByHost; response: VolumeMessage };
+  SetHostKeys: {
+    request: { hostNqn: string; hostKey: string; controllerKey: string };
+    response: Empty;
+  };
+  RemoveHostKeys: { request: { hostNqn: string }; response: Empty };
   DisconnectHost: { request: ByHost; response: { controllers: number } };
 }
 
@@ -151,6 +174,7 @@ export interface StreamMethods {
     response: { ranges: { offsetBytes: number; lengthBytes: number; zero: boolean }[] };
   };
   ListSnapshots: { request: { volume: string }; response: SnapshotMessage };
+  ListHostKeys: { request: Empty; response: HostKeysMessage };
   ListConnections: { request: { volume: string }; response: ConnectionMessage };
 }
 

@@ -211,6 +211,16 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
       checkHostNqn(hostNqn);
       return reply(await pool.denyHost(volume, hostNqn));
     },
+    SetHostKeys: async ({ hostNqn, hostKey, controllerKey }) => {
+      checkHostNqn(hostNqn);
+      await pool.setHostKeys(hostNqn, { host: hostKey, controller: controllerKey || null });
+      return {};
+    },
+    RemoveHostKeys: async ({ hostNqn }) => {
+      checkHostNqn(hostNqn);
+      await pool.removeHostKeys(hostNqn);
+      return {};
+    },
     DisconnectHost: async ({ volume, hostNqn }) => {
       requireName(volume, "volume");
       checkHostNqn(hostNqn);
@@ -244,6 +254,7 @@ function streamHandlers(pool: PoolService, places: Places): StreamHandlers {
       requireName(volume, "volume");
       return await pool.listSnapshots(volume);
     },
+    ListHostKeys: () => pool.listHostKeys(),
     ListConnections: async ({ volume }) => {
       if (volume === "") return await pool.listConnections();
       requireName(volume, "volume");

@@ -47,6 +47,16 @@ export interface Places {
   nbdSocket: string | null;
 }
 
+const NOTHING_RECLAIMED: PoolInfo["reclaim"] = {
+  layersWaiting: 0,
+  spansWaiting: 0,
+  layersReclaimed: 0,
+  layersFolded: 0,
+  spansReclaimed: 0,
+  spansFolded: 0,
+  freedBytes: 0,
+};
+
 export function viewVolume(volume: VolumeInfo, places: Places): VolumeView {
   return { ...volume, ...served(volume.uuid, volume.name, places) };
 }
@@ -157,6 +167,7 @@ export function fromPoolMessage(message: PoolMessage): PoolInfo {
     ...message,
     failure: message.failure || null,
     journal: message.journal ?? { sizeBytes: 0, usedBytes: 0 },
+    reclaim: message.reclaim ?? NOTHING_RECLAIMED,
   };
 }
 

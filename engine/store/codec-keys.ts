@@ -10,6 +10,8 @@ export const META_IDS = Buffer.from("ids");
 export const META_SPACE = Buffer.from("space");
 export const META_GROW = Buffer.from("grow");
 export const META_LINEAGE = Buffer.from("lineage");
+/** And the host's NQN. */
+export const META_HOST_KEYS = "host-keys/";
 
 const U32_LIMIT = 2 ** 32;
 

@@ -103,6 +103,12 @@ export interface SnapshotRecord {
   contents?: string;
 }
 
+/** As nvme-cli writes them. */
+export interface HostKeysRecord {
+  hostKey: string;
+  controllerKey: string | null;
+}
+
 export interface UuidRecord {
   name: string;
 }
@@ -194,6 +200,7 @@ export const snapshotRecord = codec<SnapshotRecord>({
   volumeUuid: uuid,
   contents: optional(uuid),
 });
+export const hostKeysRecord = codec<HostKeysRecord>({ hostKey: text, controllerKey: orNull(text) });
 export const uuidRecord = codec<UuidRecord>({ name: text });
 export const reclaimRecord = codec<ReclaimRecord>({ since: time });
 

@@ -6,7 +6,7 @@
 // answer from before would be an ancestor's data. What Lineage remembers must be true of that same
 // state: it is forgotten when the store's count of such changes has risen.
 import type { IndexRequest } from "../../native/native.js";
-import { lineageChanges } from "./layers.js";
+import { findLayer, lineageChanges } from "./layers.js";
 import { Lineage, lookupNearest } from "./lineage.js";
 import type { StoreReader } from "./store.js";
 
@@ -23,6 +23,11 @@ export interface IndexReplies {
   /** Owner 0 and null: nobody up to the root has an index block for the span. */
   answer(token: number, owner: number, block: Uint8Array | null): void;
   fail(token: number, error: unknown): void;
+  /**
+   * There is no such layer any more: it was folded into its child, and the look-up has to begin
+   * again at the volume's live layer.
+   */
+  gone(token: number): void;
 }
 
 export class IndexAnswers {
@@ -41,7 +46,8 @@ export class IndexAnswers {
         const found = lookupNearest(this.#reader, this.#lineage, layer, span);
         replies.answer(token, found?.owner ?? 0, found?.block.raw ?? null);
       } catch (error) {
-        replies.fail(token, error);
+        if (findLayer(this.#reader, layer) === undefined) replies.gone(token);
+        else replies.fail(token, error);
       }
     }
   }

@@ -7,7 +7,8 @@
 //
 // `inherited` is the count of the ancestor's index block from which a layer's first one of a span
 // was made; it is read off the store, so ancestors go first when index blocks of a layer and of its
-// ancestors are put in one go.
+// ancestors are put in one go. A fold's child inherits what the parent's index block did: what the
+// whole line sees mapped stays the same.
 import { assert } from "../base/assert.js";
 import { SPANS_PER_PIECE } from "../base/constants.js";
 import { PandoError } from "../base/errors.js";
@@ -28,6 +29,11 @@ export interface IndexChanges {
    * The mapping of one span of a layer, INDEX_BLOCK_BYTES bytes; replaces the one that is there.
    */
   put(layer: number, span: number, raw: Uint8Array): void;
+  /**
+   * The parent's index block of the span and the child's, if it has one, become one: the child's,
+   * with this content.
+   */
+  fold(parent: number, child: number, span: number, raw: Uint8Array): void;
   /** The layer has no mapping of its own for the span any more. True if it had. */
   remove(layer: number, span: number): boolean;
 }
@@ -70,6 +76,25 @@ class PendingChanges implements IndexChanges {
     count(record, header, 1);
     if (old !== null) count(record, old, -1);
     else this.#mark(record.key, span, true);
+  }
+
+  fold(parent: number, child: number, span: number, raw: Uint8Array): void {
+    const { parent: above } = this.#record(child);
+    assert(above === parent, `layer ${child} is on layer ${above}, not on ${parent}`);
+    const from = this.#record(parent);
+    const folded = this.#header(parent, from, spanKey(from.key, span), span);
+    assert(folded !== null, `layer ${parent} has an index block for span ${span}`);
+    const record = this.#record(child);
+    const key = spanKey(record.key, span);
+    const old = this.#header(child, record, key, span);
+    const { value, header } = encodeIndexBlock(key, raw, folded.inherited);
+    this.#txn.put("index", key, value);
+    count(record, header, 1);
+    if (old !== null) count(record, old, -1);
+    else this.#mark(record.key, span, true);
+    this.#txn.remove("index", spanKey(from.key, span));
+    count(from, folded, -1);
+    this.#mark(from.key, span, false);
   }
 
   remove(layer: number, span: number): boolean {

@@ -61,8 +61,10 @@ export function putLayer(txn: StoreTransaction, id: number, record: LayerRecord)
   txn.put("layers", key, layerRecord.encode(key, record));
 }
 
-export function listChildren(reader: StoreReader, id: number): number[] {
-  return reader.range("children", rangeOf(id)).map(({ key }) => decodeChildKey(key).child);
+/** Up to `limit` of them, if it is given. */
+export function listChildren(reader: StoreReader, id: number, limit?: number): number[] {
+  const range = limit === undefined ? rangeOf(id) : { ...rangeOf(id), limit };
+  return reader.range("children", range).map(({ key }) => decodeChildKey(key).child);
 }
 
 export function hasChildren(reader: StoreReader, id: number): boolean {
@@ -118,10 +120,7 @@ export function removeLayer(txn: StoreTransaction, id: number): { parentDied: nu
   const record = getLayer(txn, id);
   assert(record.state === "dead", `layer ${id} is ${record.state}, not dead`);
   assert(!hasChildren(txn, id), `layer ${id} has children`);
-  const left = rangeOf(record.key);
-  const indexBlocks = txn.range("index", { ...left, limit: 1 }).length;
-  const pieces = txn.range("spans", { ...left, limit: 1 }).length;
-  assert(indexBlocks === 0 && pieces === 0, `layer ${id} still has index blocks`);
+  assertEmpty(txn, id, record);
   txn.remove("layers", layerKey(id));
   txn.remove("reclaim", layerKey(id));
   const parent = record.parent;
@@ -131,6 +130,34 @@ export function removeLayer(txn: StoreTransaction, id: number): { parentDied: nu
   if (parentRecord.state !== "hidden" || hasChildren(txn, parent)) return { parentDied: null };
   putLayer(txn, parent, { ...parentRecord, state: "dead" });
   return { parentDied: parent };
+}
+
+/** The only child of a hidden layer; null if it has others, or is not hidden. */
+export function onlyChild(reader: StoreReader, id: number): number | null {
+  if (findLayer(reader, id)?.state !== "hidden") return null;
+  const children = reader.range("children", { ...rangeOf(id), limit: 2 });
+  const [first] = children;
+  return first === undefined || children.length > 1 ? null : decodeChildKey(first.key).child;
+}
+
+/**
+ * Removes the record of a hidden layer whose index blocks have all gone to its only child, after
+ * verifying that; the child goes on above the layer's own parent.
+ */
+export function removeFoldedLayer(txn: StoreTransaction, id: number, child: number): void {
+  const record = getLayer(txn, id);
+  assert(onlyChild(txn, id) === child, `layer ${id} is hidden, and layer ${child} its only child`);
+  assertEmpty(txn, id, record);
+  assert(record.mappedDelta === 0, `layer ${id} still adds to what its child sees`);
+  txn.remove("layers", layerKey(id));
+  txn.remove("reclaim", layerKey(id));
+  txn.remove("children", childKey(id, child));
+  const { parent } = record;
+  if (parent !== null) {
+    assert(txn.remove("children", childKey(parent, id)), `layer ${id} was its parent's child`);
+    txn.put("children", childKey(parent, child), EMPTY);
+  }
+  putLayer(txn, child, { ...getLayer(txn, child), parent });
 }
 
 /** Hidden and dead layers, with the time of their deletion. */
@@ -182,6 +209,12 @@ export function mappedBlocks(
     memo.set(entry.id, total);
   }
   return total;
+}
+
+function assertEmpty(reader: StoreReader, id: number, { key }: LayerRecord): void {
+  const left = { ...rangeOf(key), limit: 1 };
+  const none = reader.range("index", left).length + reader.range("spans", left).length === 0;
+  assert(none, `layer ${id} still has index blocks`);
 }
 
 function takeLayerId(txn: StoreTransaction): number {

@@ -6,6 +6,7 @@
 #include "crc32c.h"
 #include "device_calls.h"
 #include "engine.h"
+#include "fold_calls.h"
 #include "front_end_calls.h"
 #include "index_block.h"
 #include "load_calls.h"
@@ -15,7 +16,7 @@ namespace pando {
 namespace {
 
 /// Equal to ABI_VERSION in native.ts; raised whenever a function of the surface changes.
-constexpr uint32_t kAbiVersion = 4;
+constexpr uint32_t kAbiVersion = 6;
 
 Napi::Value Abi(const Napi::CallbackInfo& info) {
   Napi::Object abi = Napi::Object::New(info.Env());
@@ -40,6 +41,7 @@ Napi::Object Register(Napi::Env env, Napi::Object exports) {
   exports.Set("crc32c", Napi::Function::New(env, Crc32c));
   register_device_calls(env, exports);
   register_pool_calls(env, exports);
+  register_fold_calls(env, exports);
   register_front_end_calls(env, exports);
   register_load_calls(env, exports);
   napi_add_env_cleanup_hook(

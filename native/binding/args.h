@@ -44,6 +44,12 @@ class Args {
     if (!right) fail(name, "a Uint8Array");
     return ok_ ? info_[index].As<Napi::Uint8Array>() : Napi::Uint8Array();
   }
+  Napi::Uint32Array words(size_t index, const char* name) {
+    const bool right = info_[index].IsTypedArray() &&
+                       info_[index].As<Napi::TypedArray>().TypedArrayType() == napi_uint32_array;
+    if (!right) fail(name, "a Uint32Array");
+    return ok_ ? info_[index].As<Napi::Uint32Array>() : Napi::Uint32Array();
+  }
   bool is_null(size_t index) const { return info_[index].IsNull() || info_[index].IsUndefined(); }
 
   uint64_t number_field(const Napi::Object& object, const char* name) {

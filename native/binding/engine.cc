@@ -34,6 +34,14 @@ std::shared_ptr<Engine> engine_arg(Args& args) {
   return engine;
 }
 
+std::vector<BlockRun> runs_arg(Args& args, size_t index) {
+  std::vector<BlockRun> runs;
+  const auto flat = args.words(index, "runs");
+  if (!args.ok()) return runs;
+  for (size_t i = 0; i + 1 < flat.ElementLength(); i += 2) runs.push_back({flat[i], flat[i + 1]});
+  return runs;
+}
+
 void add_engine(std::shared_ptr<Engine> engine) {
   std::lock_guard lock(engines_mutex);
   engines.emplace(engine->id(), std::move(engine));
@@ -384,6 +392,43 @@ void Engine::answer_list(uint64_t token, std::vector<ExportEntry> entries) {
   auto node = lists_.extract(token);
   PANDO_ASSERT(!node.empty());
   node.mapped()(std::move(entries));
+}
+
+void Engine::authenticate(AuthStep step, std::function<void(AuthAnswer)> done) {
+  const uint64_t token = next_token_++;
+  authentications_.emplace(token, std::move(done));
+  emit([token, step = std::move(step)](Napi::Env env) {
+    Napi::Object event = Napi::Object::New(env);
+    event.Set("type", "auth");
+    event.Set("token", to_js_number(env, token));
+    event.Set("connection", to_js_number(env, step.connection));
+    event.Set("subsystemNqn", step.subsystem_nqn);
+    event.Set("hostNqn", step.host_nqn);
+    event.Set("peer", step.peer);
+    if (step.message.empty()) {
+      event.Set("message", env.Null());
+      return event;
+    }
+    Napi::Uint8Array message = Napi::Uint8Array::New(env, step.message.size());
+    std::memcpy(message.Data(), step.message.data(), step.message.size());
+    event.Set("message", message);
+    return event;
+  });
+}
+
+void Engine::answer_authentication(uint64_t token, AuthAnswer answer) {
+  auto node = authentications_.extract(token);
+  PANDO_ASSERT(!node.empty());
+  node.mapped()(std::move(answer));
+}
+
+void Engine::authentication_ended(uint64_t connection) {
+  emit([connection](Napi::Env env) {
+    Napi::Object event = Napi::Object::New(env);
+    event.Set("type", "authEnd");
+    event.Set("connection", to_js_number(env, connection));
+    return event;
+  });
 }
 
 Napi::Value make_promise(Napi::Env env, const std::shared_ptr<Engine>& engine,

@@ -73,6 +73,7 @@ class Engine final : public PoolHost, public Exports, public std::enable_shared_
   void emit(std::function<Napi::Object(Napi::Env)> make);
   void answer_open(uint64_t token, OpenResult result);
   void answer_list(uint64_t token, std::vector<ExportEntry> entries);
+  void answer_authentication(uint64_t token, AuthAnswer answer);
 
   // PoolHost
   void index_wanted(uint64_t token, uint64_t layer, uint32_t span) override;
@@ -89,6 +90,8 @@ class Engine final : public PoolHost, public Exports, public std::enable_shared_
   void close(FrontEnd front_end, BlockVolume* volume, const std::string& host_nqn) override;
   void list(FrontEnd front_end, std::string host_nqn,
             std::function<void(std::vector<ExportEntry>)> done) override;
+  void authenticate(AuthStep step, std::function<void(AuthAnswer)> done) override;
+  void authentication_ended(uint64_t connection) override;
 
   /// On the reactor thread only; null while not listening.
   std::unique_ptr<NbdServer> nbd;
@@ -129,12 +132,15 @@ class Engine final : public PoolHost, public Exports, public std::enable_shared_
   uint64_t next_token_ = 1;
   std::map<uint64_t, std::function<void(OpenResult)>> opens_;
   std::map<uint64_t, std::function<void(std::vector<ExportEntry>)>> lists_;
+  std::map<uint64_t, std::function<void(AuthAnswer)>> authentications_;
 };
 
 /// From any thread.
 std::shared_ptr<Engine> find_engine(uint64_t id);
 /// The open pool that argument 0 names, or a pending TypeError and null.
 std::shared_ptr<Engine> engine_arg(Args& args);
+/// A Uint32Array of first block and count in turn.
+std::vector<BlockRun> runs_arg(Args& args, size_t index);
 void add_engine(std::shared_ptr<Engine> engine);
 void remove_engine(uint64_t id);
 uint64_t next_engine_id();

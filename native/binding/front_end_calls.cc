@@ -144,6 +144,7 @@ Napi::Value TargetSessions(const Napi::CallbackInfo& info) {
         entry.Set("peer", session.peer);
         entry.Set("controllerId", session.controller_id);
         entry.Set("ioQueues", session.io_queues);
+        entry.Set("authenticated", session.authenticated);
         entry.Set("connectedMs", to_js_number(env, session.connected_ms));
         list.Set(i, entry);
       }

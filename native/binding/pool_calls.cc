@@ -293,14 +293,8 @@ Napi::Value ExtentsLend(const Napi::CallbackInfo& info) {
   Args args(info, "extentsLend");
   const auto engine = engine_arg(args);
   const bool exhausted = args.boolean(2, "exhausted");
-  if (args.ok() && !(info[1].IsTypedArray() &&
-                     info[1].As<Napi::TypedArray>().TypedArrayType() == napi_uint32_array)) {
-    args.fail("runs", "a Uint32Array");
-  }
+  std::vector<BlockRun> runs = args.ok() ? runs_arg(args, 1) : std::vector<BlockRun>{};
   if (!args.ok()) return undefined(args);
-  const auto flat = info[1].As<Napi::Uint32Array>();
-  std::vector<BlockRun> runs;
-  for (size_t i = 0; i + 1 < flat.ElementLength(); i += 2) runs.push_back({flat[i], flat[i + 1]});
   engine->on_reactor(
       [engine, runs = std::move(runs), exhausted] { engine->pool().lend(runs, exhausted); });
   return undefined(args);
@@ -423,21 +417,47 @@ Napi::Value VolumeIo(const Napi::CallbackInfo& info) {
   });
 }
 
-/// exportsAnswerOpen(pool, token, status, volume): answers an "open" event; status: 0 ok, 1 not
-/// found, 2 denied, 3 busy, 4 error
+/// exportsAnswerOpen(pool, token, status, volume, authenticate): answers an "open" event; status: 0
+/// ok, 1 not found, 2 denied, 3 busy, 4 error
 Napi::Value ExportsAnswerOpen(const Napi::CallbackInfo& info) {
   Args args(info, "exportsAnswerOpen");
   const auto engine = engine_arg(args);
   const uint64_t token = args.number(1, "token");
   const uint64_t status = args.number(2, "status");
   const uint64_t id = args.number(3, "volume");
+  const bool authenticate = args.boolean(4, "authenticate");
   if (args.ok() && status > static_cast<uint64_t>(OpenStatus::kError))
     args.fail("status", "0 to 4");
   if (!args.ok()) return undefined(args);
-  engine->on_reactor([engine, token, status, id] {
-    OpenResult result{static_cast<OpenStatus>(status), nullptr};
+  engine->on_reactor([engine, token, status, id, authenticate] {
+    OpenResult result{static_cast<OpenStatus>(status), nullptr, authenticate};
     if (result.status == OpenStatus::kOk) result.volume = engine->pool().find_volume(id);
     engine->answer_open(token, result);
+  });
+  return undefined(args);
+}
+
+/// exportsAnswerAuth(pool, token, verdict, message): answers an "auth" event; verdict: 0 pending, 1
+/// authenticated, 2 failed
+Napi::Value ExportsAnswerAuth(const Napi::CallbackInfo& info) {
+  Args args(info, "exportsAnswerAuth");
+  const auto engine = engine_arg(args);
+  const uint64_t token = args.number(1, "token");
+  const uint64_t verdict = args.number(2, "verdict");
+  if (args.ok() && verdict > static_cast<uint64_t>(AuthVerdict::kFailed)) {
+    args.fail("verdict", "0 to 2");
+  }
+  AuthAnswer answer{static_cast<AuthVerdict>(verdict), {}};
+  if (args.ok() && !args.is_null(3)) {
+    const Napi::Uint8Array message = args.bytes(3, "message");
+    if (args.ok()) {
+      const auto* data = reinterpret_cast<const std::byte*>(message.Data());
+      answer.message.assign(data, data + message.ByteLength());
+    }
+  }
+  if (!args.ok()) return undefined(args);
+  engine->on_reactor([engine, token, answer = std::move(answer)] {
+    engine->answer_authentication(token, answer);
   });
   return undefined(args);
 }
@@ -501,6 +521,7 @@ Napi::Value PoolStats(const Napi::CallbackInfo& info) {
         {"journalWaits", c.journal_waits},
         {"overlapWaits", c.overlap_waits},
         {"gateWaits", c.gate_waits},
+        {"foldWaits", c.fold_waits},
         {"limitWaits", c.limit_waits},
         {"noSpace", c.no_space},
         {"ioErrors", c.io_errors},
@@ -547,6 +568,7 @@ void register_pool_calls(Napi::Env env, Napi::Object exports) {
   exports.Set("volumeLimit", Napi::Function::New(env, VolumeLimit));
   exports.Set("volumeIo", Napi::Function::New(env, VolumeIo));
   exports.Set("exportsAnswerOpen", Napi::Function::New(env, ExportsAnswerOpen));
+  exports.Set("exportsAnswerAuth", Napi::Function::New(env, ExportsAnswerAuth));
   exports.Set("exportsAnswerList", Napi::Function::New(env, ExportsAnswerList));
   exports.Set("layerDeltas", Napi::Function::New(env, LayerDeltas));
   exports.Set("checkpointBegin", Napi::Function::New(env, CheckpointBegin));

@@ -100,6 +100,23 @@ struct OpenRequest {
 struct OpenResult {
   OpenStatus status = OpenStatus::kError;
   BlockVolume* volume = nullptr;  // non-null with kOk; stays valid until close()
+  bool authenticate = false;      // NVMe: the host gets nothing before it has proved who it is
+};
+
+/// A step of a queue's authentication: a message of the host's, or, empty, its wish for ours.
+struct AuthStep {
+  uint64_t connection;  // never used again
+  std::string subsystem_nqn;
+  std::string host_nqn;
+  std::string peer;
+  std::vector<std::byte> message;
+};
+
+enum class AuthVerdict : uint8_t { kPending, kAuthenticated, kFailed };
+
+struct AuthAnswer {
+  AuthVerdict verdict = AuthVerdict::kFailed;
+  std::vector<std::byte> message;  // for the host, if it wished for one
 };
 
 /// One subsystem that a host may connect to.
@@ -119,6 +136,11 @@ class Exports {
   /// What `host_nqn` may connect to (NVMe discovery), or all names (NBD, where host_nqn is empty).
   virtual void list(FrontEnd front_end, std::string host_nqn,
                     std::function<void(std::vector<ExportEntry>)> done) = 0;
+  /// One step at a time for each connection; answered as open() is. Where nobody has keys, nobody
+  /// is asked for them.
+  virtual void authenticate(AuthStep, std::function<void(AuthAnswer)> done) { done({}); }
+  /// A connection that has begun to authenticate has gone.
+  virtual void authentication_ended(uint64_t) {}
 };
 
 }  // namespace pando

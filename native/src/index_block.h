@@ -15,9 +15,12 @@ namespace pando {
 inline constexpr uint32_t kSlotsPerSpan = 512;
 /// As it crosses to JavaScript: 512 u32 blocks, then 64 bytes of own bits.
 inline constexpr uint32_t kIndexBlockBytes = kSlotsPerSpan * 4 + kSlotsPerSpan / 8;
+/// A bit for each slot, as the own bits have it.
+using SlotMask = std::array<uint64_t, kSlotsPerSpan / 64>;
 
-/// Mutable while its layer is live, and then by that layer only; immutable once the layer is
-/// frozen, so that children may share it.
+/// Mutable while its layer is live, and then by that layer only. Once the layer is frozen its
+/// mapping is immutable, so that children may share it; a fold may still give it own bits, which
+/// nobody but its layer heeds.
 class IndexBlock {
  public:
   /// `layer`: whose index block it is; 0 for the one of nobody, all holes.
@@ -29,6 +32,14 @@ class IndexBlock {
     copy->slots_ = from.slots_;
     copy->mapped_ = from.mapped_;
     copy->inherited_ = from.mapped_;
+    return copy;
+  }
+
+  /// `layer`'s copy of what it inherited, the slots of `owned` its own from now on.
+  static std::shared_ptr<IndexBlock> adopt(uint64_t layer, const IndexBlock& from,
+                                           const SlotMask& owned) {
+    auto copy = inherit(layer, from);
+    copy->own_also(owned);
     return copy;
   }
 
@@ -47,6 +58,16 @@ class IndexBlock {
   void to_bytes(std::byte* bytes) const {
     std::memcpy(bytes, slots_.data(), sizeof(slots_));
     std::memcpy(bytes + sizeof(slots_), own_.data(), sizeof(own_));
+  }
+
+  /// Makes these slots the layer's own; each maps a block.
+  void own_also(const SlotMask& slots) {
+    for (uint32_t slot = 0; slot < kSlotsPerSpan; ++slot) {
+      if ((slots[slot / 64] >> (slot % 64) & 1) == 0) continue;
+      PANDO_ASSERT(slots_[slot] != 0);
+      owned_ = static_cast<uint16_t>(owned_ + !owns(slot));
+      own_[slot / 64] |= uint64_t{1} << (slot % 64);
+    }
   }
 
   uint64_t layer() const { return layer_; }
@@ -75,7 +96,7 @@ class IndexBlock {
  private:
   uint64_t layer_;
   std::array<uint32_t, kSlotsPerSpan> slots_{};
-  std::array<uint64_t, kSlotsPerSpan / 64> own_{};
+  SlotMask own_{};
   uint16_t owned_ = 0;
   uint16_t mapped_ = 0;
   uint16_t inherited_ = 0;

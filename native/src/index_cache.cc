@@ -31,20 +31,20 @@ LayerState* IndexCache::find_layer(uint64_t id) {
 
 LayerState* IndexCache::open_layer(const std::vector<uint64_t>& lineage, bool born_here) {
   PANDO_ASSERT(!lineage.empty());
-  LayerState* parent = nullptr;
-  for (size_t i = lineage.size(); i-- > 0;) {
-    LayerState* state = find_layer(lineage[i]);
-    if (state == nullptr) {
-      auto made = std::make_unique<LayerState>(lineage[i], parent, born_here && i == 0);
-      state = made.get();
-      layers_.emplace(lineage[i], std::move(made));
-      if (parent != nullptr) ++parent->children;
-    }
-    PANDO_ASSERT(state->parent() == parent);
-    parent = state;
+  // The nearest layer that memory has knows its own ancestors: a fold may have taken one of them
+  // out of memory's line and not yet out of the store's.
+  size_t missing = 0;
+  while (missing < lineage.size() && find_layer(lineage[missing]) == nullptr) ++missing;
+  LayerState* state = missing < lineage.size() ? find_layer(lineage[missing]) : nullptr;
+  while (missing-- > 0) {
+    const uint64_t id = lineage[missing];
+    auto made = std::make_unique<LayerState>(id, state, born_here && missing == 0);
+    if (state != nullptr) ++state->children;
+    state = made.get();
+    layers_.emplace(id, std::move(made));
   }
-  ++parent->users;
-  return parent;
+  ++state->users;
+  return state;
 }
 
 LayerState* IndexCache::add_child(LayerState* parent, uint64_t id) {
@@ -91,6 +91,14 @@ void IndexCache::touch(IndexEntry* entry) {
   if (!entry->dirty) clean_.splice(clean_.end(), clean_, entry->place);
 }
 
+void IndexCache::forget_clean(LayerState* layer, uint32_t span) {
+  const auto found = layer->entries.find(span);
+  if (found == layer->entries.end()) return;
+  PANDO_ASSERT(!found->second->dirty);
+  clean_.erase(found->second->place);
+  layer->entries.erase(found);
+}
+
 void IndexCache::evict() {
   // The newest clean entry stays: whoever inserted it is about to use it.
   while (entry_count() > limit_entries_ && clean_.size() > 1) {
@@ -120,7 +128,7 @@ const IndexBlock* IndexCache::resolve(LayerState* layer, uint32_t span, const Wa
     if (asked != tokens.end()) {
       questions_.at(asked->second).waiting.push_back(wake);
     } else {
-      ask({at->id(), span, checkpoints_, {wake}});
+      ask({at->id(), span, checkpoints_, {wake}, false});
     }
     return nullptr;
   }
@@ -149,11 +157,12 @@ void IndexCache::answer(uint64_t token, uint64_t owner, std::shared_ptr<IndexBlo
 
   LayerState* layer = find_layer(question.layer);
   if (!failed && layer != nullptr) {
-    if (question.checkpoint != checkpoints_) {
+    if (question.checkpoint != checkpoints_ || question.stale) {
       // What was dirty in memory when the answer was read may have gone to LMDB, and out of memory,
       // since.
       ++stale_answers_;
       question.checkpoint = checkpoints_;
+      question.stale = false;
       ask(std::move(question));
       return;
     }
@@ -173,7 +182,8 @@ void IndexCache::answer(uint64_t token, uint64_t owner, std::shared_ptr<IndexBlo
       insert(layer, question.span, std::move(nearest));
     }
   }
-  for (Wake& wake : question.waiting) wake(failed);
+  // A layer that has gone was folded away: the look-up begins again, and does not come to it.
+  for (Wake& wake : question.waiting) wake(failed && layer != nullptr);
 }
 
 IndexEntry* IndexCache::own(LayerState* layer, uint32_t span) {
@@ -227,12 +237,59 @@ std::vector<IndexCache::LayerDelta> IndexCache::layer_deltas() const {
   return deltas;
 }
 
+void IndexCache::adopt(uint64_t parent_id, uint64_t child_id, uint32_t span,
+                       const SlotMask& adopted) {
+  // An answer from before would be the parent's index block, or an ancestor's behind it.
+  for (auto& [token, question] : questions_) {
+    if (question.span == span) question.stale = true;
+  }
+  if (LayerState* parent = find_layer(parent_id)) forget_clean(parent, span);
+  LayerState* child = find_layer(child_id);
+  if (child == nullptr) return;
+  child->mark_stored(span);
+  const auto found = child->entries.find(span);
+  if (found == child->entries.end()) return;
+  IndexEntry* entry = found->second.get();
+  if (entry->block->layer() != child_id) {
+    PANDO_ASSERT(!entry->dirty);
+    entry->block = IndexBlock::adopt(child_id, *entry->block, adopted);
+    return;
+  }
+  const uint16_t owned_before = entry->block->owned();
+  entry->block->own_also(adopted);
+  if (!entry->dirty) return;
+  // The store has, and counts, exactly this block now.
+  const int32_t owned = entry->block->owned();
+  const int32_t mapped = entry->block->mapped() - entry->block->inherited();
+  child->owned_delta -= owned_before - entry->stored_owned;
+  child->mapped_delta -= mapped - entry->stored_mapped;
+  entry->stored_owned = owned;
+  entry->stored_mapped = mapped;
+}
+
+void IndexCache::unlink(uint64_t parent_id, uint64_t child_id) {
+  LayerState* parent = find_layer(parent_id);
+  if (parent == nullptr) return;
+  PANDO_ASSERT(parent->users == 0 && parent->dirty_count == 0);
+  LayerState* child = find_layer(child_id);
+  PANDO_ASSERT(child != nullptr && child->parent() == parent && parent->children == 1);
+  child->set_parent(parent->parent());
+  if (parent->parent() != nullptr) ++parent->parent()->children;
+  --parent->children;
+  maybe_drop(parent);
+}
+
+DirtyCopy IndexCache::copy_of(const IndexEntry& entry) {
+  DirtyCopy copy;
+  copy.layer = entry.layer->id();
+  copy.span = entry.span;
+  entry.block->to_bytes(copy.bytes.data());
+  return copy;
+}
+
 DirtyCopy IndexCache::take(IndexEntry* entry) {
   PANDO_ASSERT(entry->dirty);
-  DirtyCopy copy;
-  copy.layer = entry->layer->id();
-  copy.span = entry->span;
-  entry->block->to_bytes(copy.bytes.data());
+  const DirtyCopy copy = copy_of(*entry);
   entry->taken_version = entry->version;
   entry->taken_owned = entry->block->owned();
   entry->taken_mapped = entry->block->mapped() - entry->block->inherited();

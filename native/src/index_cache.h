@@ -8,7 +8,8 @@
 // Look-up walks from the layer towards the root through memory only. Where memory does not know (a
 // layer that was there before this process, and an entry that is not cached) the index service is
 // asked for the rest of the way, and what it says is checked again against memory: a nearer index
-// block may be dirty, and an answer from before the end of a checkpoint may be stale.
+// block may be dirty, and an answer from before the end of a checkpoint, or from before a fold of
+// that span, may be stale.
 #pragma once
 
 #include <cstdint>
@@ -47,6 +48,8 @@ class LayerState {
 
   uint64_t id() const { return id_; }
   LayerState* parent() const { return parent_; }
+  /// The one before was folded into this layer.
+  void set_parent(LayerState* parent) { parent_ = parent; }
   /// True if LMDB has, or may have, an index block of this layer for `span`.
   bool may_be_stored(uint32_t span) const {
     if (!born_here_) return true;
@@ -108,6 +111,13 @@ class IndexCache {
   /// The index service's reply. `owner` 0: there is no index block from `layer` to the root.
   void answer(uint64_t token, uint64_t owner, std::shared_ptr<IndexBlock> block, bool failed);
 
+  // Fold of a layer into its only child; see the table in ARCHITECTURE.md.
+  /// The store has the two layers' index blocks of `span` as one, the child's: `adopted` are the
+  /// slots that have become its own.
+  void adopt(uint64_t parent, uint64_t child, uint32_t span, const SlotMask& adopted);
+  /// The parent has no index block any more: the child goes on above the parent's own parent.
+  void unlink(uint64_t parent, uint64_t child);
+
   // Checkpoint: dirty entries are copied batch by batch; each batch is put in LMDB before the next
   // is taken.
   /// The entries that are dirty now, as (layer, span) in order.
@@ -115,6 +125,8 @@ class IndexCache {
   /// The entry, or null if it is not dirty (any more).
   IndexEntry* find_dirty(uint64_t layer, uint32_t span);
   DirtyCopy take(IndexEntry* entry);
+  /// For a fold: as it is now, and dirty as before.
+  static DirtyCopy copy_of(const IndexEntry& entry);
   /// What was taken since the last call is in LMDB.
   void batch_stored();
   /// The checkpoint is durable: entries that were not changed since their copy are clean. `success`
@@ -143,10 +155,12 @@ class IndexCache {
     uint32_t span;
     uint64_t checkpoint;  // of the time it was asked
     std::vector<Wake> waiting;
+    bool stale = false;  // the span was folded since
   };
 
   IndexEntry* insert(LayerState* layer, uint32_t span, std::shared_ptr<IndexBlock> block);
   void touch(IndexEntry* entry);
+  void forget_clean(LayerState* layer, uint32_t span);
   void evict();
   void maybe_drop(LayerState* layer);
   void ask(Question question);

@@ -38,7 +38,8 @@ struct Command {
   bool digest_failed = false;
   uint32_t transfer_bytes = 0;  // what the SGL describes
   uint32_t received_bytes = 0;
-  uint32_t reserved_bytes = 0;  // counted against the connection's buffer budget
+  uint32_t reserved_bytes = 0;  // counted against the connection's buffers
+  bool budgeted = false;        // and against everybody's
   Sqe sqe{};
 
   Buffer buffer;

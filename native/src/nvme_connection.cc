@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "assert.h"
+#include "nvme_auth.h"
 #include "nvme_controller.h"
 #include "nvme_fabrics.h"
 #include "nvme_io.h"
@@ -76,7 +77,8 @@ void Connection::start() {
 void Connection::set_connect_timer() {
   connect_timer_ = target_.reactor().add_timer(target_.options().connect_timeout_ms, [this] {
     connect_timer_ = 0;
-    // A Connect that is being answered waits for us, not for the host.
+    // A Connect, or a step of an authentication, that is being answered waits for us, not for the
+    // host; what an untrusted host may send besides is answered at once.
     if (executing_ > 0) return set_connect_timer();
     close();
   });
@@ -93,6 +95,8 @@ void Connection::close() {
   waiting_.clear();
   target_.reactor().cancel_timer(connect_timer_);
   target_.reactor().cancel_timer(stall_timer_);
+  target_.reactor().cancel_timer(data_timer_);
+  target_.budget().forget(*this);
   if (detach) controller_->detach(*this);
   check_finished();
 }
@@ -106,8 +110,14 @@ void Connection::drain() {
 // The admin queue last: with it the controller ends.
 void Connection::check_drained() {
   if (!draining_ || executing_ > 0 || !send_queue_.empty() || send_queue_.sending()) return;
-  if (queue_.queue_id == 0 && controller_ != nullptr && controller_->io_queues() > 0) return;
+  const bool others = controller_ != nullptr && controller_->io_queues() > 0;
+  if (queue_.queue_id == 0 && others && !draining_alone_) return;
   close();
+}
+
+void Connection::drain_alone() {
+  draining_alone_ = true;
+  drain();
 }
 
 void Connection::check_finished() {
@@ -116,6 +126,11 @@ void Connection::check_finished() {
     return;
   }
   retired_ = true;
+  // What nobody will answer any more gives its memory back.
+  for (const auto& command : commands_) {
+    if (command->state != Command::State::kFree) release(*command);
+  }
+  if (authentication_known_) target_.exports().authentication_ended(id_);
   if (controller_ != nullptr) controller_->gone(*this);
   target_.retire(*this);
 }
@@ -130,9 +145,44 @@ void Connection::become_queue(Controller& controller, const QueueSettings& setti
     rules_.max_in_capsule_bytes = target_.options().in_capsule_bytes;
     grow_receive_buffer();
   }
+  if (!controller.settings().authenticate) become_trusted();
+  controller.attach(*this);
+}
+
+void Connection::become_trusted() {
+  trusted_ = true;
   target_.reactor().cancel_timer(connect_timer_);
   connect_timer_ = 0;
-  controller.attach(*this);
+}
+
+// Data that the host owes: it was asked for, or its capsule has begun.
+bool Connection::awaits_data() const {
+  return data_command_ != nullptr || std::ranges::any_of(commands_, [](const auto& command) {
+           return command->state == Command::State::kAwaitingData;
+         });
+}
+
+void Connection::watch_receiving() {
+  if (data_timer_ != 0 || state_ == State::kClosed) return;
+  data_mark_ = received_bytes_;
+  data_timer_ = target_.reactor().add_timer(target_.options().data_stall_ms, [this] {
+    data_timer_ = 0;
+    if (!awaits_data()) return;
+    if (received_bytes_ == data_mark_ && !paused_) return close();
+    watch_receiving();
+  });
+}
+
+bool Connection::begin_authentication_step() {
+  if (authenticating_) return false;
+  authenticating_ = true;
+  authentication_known_ = true;
+  return true;
+}
+
+void Connection::end_authentication_step(bool authenticated) {
+  authenticating_ = false;
+  if (authenticated && state_ == State::kLive) become_trusted();
 }
 
 // An I/O Connect is answered while the buffer is being parsed, so no receive is under way.
@@ -183,6 +233,8 @@ Status Connection::admit(const Command& command) const {
     return is_connect(sqe) && executing_ == 0 ? Status::kSuccess : Status::kCommandSequenceError;
   }
   if (is_connect(sqe)) return Status::kCommandSequenceError;
+  if (is_authentication(sqe)) return Status::kSuccess;
+  if (!trusted_) return Status::kAuthenticationRequired;
   if (sqe.opcode == kFabricsOpcode) {
     return queue_.queue_id == 0 ? Status::kSuccess : Status::kInvalidOpcode;
   }
@@ -209,6 +261,9 @@ Command* Connection::take_command() {
 void Connection::release(Command& command) {
   PANDO_ASSERT(command.state != Command::State::kExecuting);
   reserved_bytes_ -= command.reserved_bytes;
+  if (std::exchange(command.budgeted, false)) {
+    target_.budget().give(controller_->settings().host_nqn, command.reserved_bytes);
+  }
   command.state = Command::State::kFree;
   command.digest_failed = false;
   command.transfer_bytes = 0;
@@ -230,15 +285,37 @@ bool Connection::abort(uint16_t cid) {
   return false;
 }
 
-void Connection::reserve_and_start(Command& command) {
-  // Verify reads what it does not send, Compare reads beside what it was sent.
-  uint32_t bytes = command.transfer_bytes;
-  if (queue_.queue_id > 0) bytes += scratch_bytes(command.sqe);
-  command.reserved_bytes = bytes;
+// Verify reads what it does not send, Compare reads beside what it was sent.
+uint32_t Connection::bytes_of(const Command& command) const {
+  return command.transfer_bytes + (queue_.queue_id > 0 ? scratch_bytes(command.sqe) : 0);
+}
+
+/// Once for each command. False: it does not fit now, and has to wait.
+bool Connection::reserve(Command& command) {
+  const uint32_t bytes = bytes_of(command);
   const bool fits =
       reserved_bytes_ == 0 || reserved_bytes_ + bytes <= target_.options().connection_buffer_bytes;
-  if (bytes == 0 || (fits && waiting_.empty())) return start(command);
-  command.reserved_bytes = 0;
+  if (!fits) return false;
+  if (controller_ != nullptr && bytes > 0) {
+    if (!target_.budget().take(controller_->settings().host_nqn, bytes)) {
+      target_.budget().wait(*this);
+      return false;
+    }
+    command.budgeted = true;
+  }
+  command.reserved_bytes = bytes;
+  reserved_bytes_ += bytes;
+  return true;
+}
+
+/// What has to be taken whether it fits or not: the connection's own limit counts it.
+void Connection::force_reserve(Command& command) {
+  command.reserved_bytes = bytes_of(command);
+  reserved_bytes_ += command.reserved_bytes;
+}
+
+void Connection::reserve_and_start(Command& command) {
+  if (bytes_of(command) == 0 || (waiting_.empty() && reserve(command))) return start(command);
   command.state = Command::State::kWaitingForBuffer;
   waiting_.push_back(&command);
 }
@@ -246,20 +323,19 @@ void Connection::reserve_and_start(Command& command) {
 void Connection::start_waiting() {
   while (!waiting_.empty() && (state_ == State::kLive || state_ == State::kNegotiated)) {
     Command& command = *waiting_.front();
-    const uint32_t bytes =
-        command.transfer_bytes + (queue_.queue_id > 0 ? scratch_bytes(command.sqe) : 0);
-    if (reserved_bytes_ > 0 &&
-        reserved_bytes_ + bytes > target_.options().connection_buffer_bytes) {
-      return;
-    }
+    if (!reserve(command)) return;
     waiting_.pop_front();
-    command.reserved_bytes = bytes;
     start(command);
   }
 }
 
+void Connection::memory_available() {
+  if (draining_) return;
+  start_waiting();
+  resume();
+}
+
 void Connection::start(Command& command) {
-  reserved_bytes_ += command.reserved_bytes;
   if (command.transfer_bytes > 0) {
     command.buffer = target_.reactor().buffers().take(command.transfer_bytes);
     if (!command.buffer) return fail(command, Status::kInternalError);

@@ -4,9 +4,11 @@
 //            ICReq             Connect                 fault
 //   kFresh ────────► kNegotiated ────────► kLive        any ────────► kTerminating ─► kClosed
 //
-// Memory is bounded: as many commands as the queue has entries, their data within a budget, and one
-// receive buffer. Past that it stops reading, and the peer waits. A connection outlives its socket
-// until the volume has finished with its last buffer.
+// Memory is bounded: as many commands as the queue has entries, their data within what a
+// connection, a host and all of them may hold (nvme_budget.h), and one receive buffer. Past that it
+// stops reading, and the peer waits; but not while data that was asked for is still to come, which
+// may be behind what cannot be taken. A peer that owes data and sends nothing is put out. A
+// connection outlives its socket until the volume has finished with its last buffer.
 #pragma once
 
 #include <array>
@@ -49,8 +51,13 @@ class Connection final : private SendQueue::Listener {
   /// Takes no more, answers what runs, and closes then.
   void drain();
   void check_drained();
+  /// The same, whatever other queues its controller has.
+  void drain_alone();
   /// Abort (Base 5.1): true if the command with this id had not begun, and is answered now.
   bool abort(uint16_t cid);
+
+  /// Something of the memory that all share has been given back.
+  void memory_available();
 
   /// Answers `command`, which is executing or held.
   void reply(Command& command, const Reply& reply);
@@ -61,6 +68,12 @@ class Connection final : private SendQueue::Listener {
   /// Whom a Connect under way asks for, so that fencing finds it.
   void set_applicant(const std::string& subsystem_nqn, const std::string& host_nqn);
   bool applies_for(const std::string& subsystem_nqn, const std::string& host_nqn) const;
+
+  /// False if a step is under way. Each step that has begun is ended.
+  bool begin_authentication_step();
+  void end_authentication_step(bool authenticated);
+  /// It need not authenticate, or has.
+  bool trusted() const { return trusted_; }
 
   Target& target() { return target_; }
   Controller* controller() { return controller_; }
@@ -99,18 +112,24 @@ class Connection final : private SendQueue::Listener {
   bool terminate(const PduFault& fault);
   void resume();
   void grow_receive_buffer();
+  bool awaits_data() const;
+  void watch_receiving();
 
   // Commands (nvme_connection.cc)
   Status plan_transfer(Command& command, uint32_t capsule_bytes) const;
   Status admit(const Command& command) const;
   Command* take_command();
   void release(Command& command);
+  uint32_t bytes_of(const Command& command) const;
+  bool reserve(Command& command);
+  void force_reserve(Command& command);
   void reserve_and_start(Command& command);
   void start_waiting();
   void start(Command& command);
   void dispatch(Command& command);
   void fail(Command& command, Status status);
   void set_connect_timer();
+  void become_trusted();
   void check_finished();
 
   // Sending (nvme_reply.cc)
@@ -134,6 +153,9 @@ class Connection final : private SendQueue::Listener {
   uint8_t host_alignment_ = 0;  // HPDA
   std::string applicant_subsystem_;
   std::string applicant_host_;
+  bool trusted_ = false;
+  bool authentication_known_ = false;  // the control plane has something of it
+  bool authenticating_ = false;
 
   // Receiving
   RingOp receive_op_;
@@ -141,6 +163,7 @@ class Connection final : private SendQueue::Listener {
   bool receiving_direct_ = false;  // into a command's buffer
   bool paused_ = false;            // no free command
   bool draining_ = false;
+  bool draining_alone_ = false;
   bool processing_ = false;
   Buffer receive_buffer_;
   size_t receive_begin_ = 0;
@@ -168,6 +191,9 @@ class Connection final : private SendQueue::Listener {
   alignas(8) std::array<std::byte, kMaxTermReqBytes> term_request_;
   TimerId connect_timer_ = 0;
   TimerId stall_timer_ = 0;
+  TimerId data_timer_ = 0;
+  uint64_t received_bytes_ = 0;
+  uint64_t data_mark_ = 0;
   uint64_t stall_mark_ = 0;
 };
 

@@ -88,6 +88,11 @@ bool Controller::has_queue(uint16_t queue_id) const {
                      [queue_id](const Connection* c) { return c->queue_id() == queue_id; });
 }
 
+bool Controller::trusted() const {
+  return std::ranges::any_of(
+      queues_, [](const Connection* each) { return each->queue_id() == 0 && each->trusted(); });
+}
+
 uint16_t Controller::io_queues() const {
   return static_cast<uint16_t>(std::count_if(queues_.begin(), queues_.end(),
                                              [](const auto* c) { return c->queue_id() > 0; }));

@@ -25,6 +25,7 @@ struct ControllerSettings {
   std::string peer;
   BlockVolume* volume = nullptr;  // null: a discovery controller
   uint32_t keep_alive_ms = 0;     // 0: none
+  bool authenticate = false;      // each queue, before it gets anything
 };
 
 /// Counted by the I/O path, told in the SMART log.
@@ -88,6 +89,8 @@ class Controller {
   bool ready() const { return (status_ & kStatusReady) != 0; }
   bool discovery() const { return settings_.volume == nullptr; }
   bool has_queue(uint16_t queue_id) const;
+  /// Its admin queue is open to commands.
+  bool trusted() const;
   uint16_t io_queues() const;
   uint16_t id() const { return id_; }
   uint64_t made_ms() const { return made_ms_; }

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "nvme_auth.h"
 #include "nvme_connection.h"
 #include "nvme_controller.h"
 #include "nvme_target.h"
@@ -49,20 +50,22 @@ void refuse_parameter(Command& command, uint64_t field) {
 
 void accept(Command& command, Controller& controller, const QueueSettings& queue) {
   command.connection->become_queue(controller, queue);
-  command.connection->reply(command, {Status::kSuccess, controller.id()});
+  const uint64_t wish = controller.settings().authenticate ? kAuthenticationRequested : 0;
+  command.connection->reply(command, {Status::kSuccess, controller.id() | wish});
 }
 
-void make_controller(Command& command, const ConnectRequest& request, BlockVolume* volume) {
+/// Without a volume: a discovery controller.
+void make_controller(Command& command, const ConnectRequest& request, const OpenResult& open) {
   Connection& connection = *command.connection;
   Target& target = connection.target();
   Controller* controller =
-      connection.closed()
-          ? nullptr
-          : target.make_controller({request.subsystem_nqn, request.host_nqn, request.host_id,
-                                    connection.peer(), volume, request.keep_alive_ms});
+      connection.closed() ? nullptr
+                          : target.make_controller({request.subsystem_nqn, request.host_nqn,
+                                                    request.host_id, connection.peer(), open.volume,
+                                                    request.keep_alive_ms, open.authenticate});
   if (controller == nullptr) {
-    if (volume != nullptr) {
-      target.exports().close(FrontEnd::kNvmeTcp, volume, request.host_nqn);
+    if (open.volume != nullptr) {
+      target.exports().close(FrontEnd::kNvmeTcp, open.volume, request.host_nqn);
     }
     return refuse(command, Status::kConnectControllerBusy);
   }
@@ -72,7 +75,7 @@ void make_controller(Command& command, const ConnectRequest& request, BlockVolum
 void finish_open(Command& command, const ConnectRequest& request, const OpenResult& result) {
   switch (result.status) {
     case OpenStatus::kOk:
-      return make_controller(command, request, result.volume);
+      return make_controller(command, request, result);
     case OpenStatus::kNotFound:
       return refuse_parameter(command, kWrongSubsystem);
     case OpenStatus::kDenied:
@@ -87,10 +90,13 @@ void finish_open(Command& command, const ConnectRequest& request, const OpenResu
 
 void connect_admin(Command& command, ConnectRequest request) {
   Connection& connection = *command.connection;
+  if (!connection.target().has_room_for(request.host_nqn)) {
+    return refuse(command, Status::kConnectControllerBusy);
+  }
   if (request.controller_id != kDynamicController) {
     return refuse_parameter(command, kWrongControllerId);
   }
-  if (request.subsystem_nqn == kDiscoveryNqn) return make_controller(command, request, nullptr);
+  if (request.subsystem_nqn == kDiscoveryNqn) return make_controller(command, request, {});
   connection.set_applicant(request.subsystem_nqn, request.host_nqn);
   // The command keeps its connection until it is answered.
   OpenRequest open{FrontEnd::kNvmeTcp, request.subsystem_nqn, request.host_nqn, connection.peer()};
@@ -115,6 +121,9 @@ void connect_io(Command& command, const ConnectRequest& request) {
   }
   if (request.queue.queue_id > target.options().max_io_queues) {
     return refuse_parameter(command, kWrongQueueId);
+  }
+  if (!target.has_room_for(request.host_nqn)) {
+    return refuse(command, Status::kConnectControllerBusy);
   }
   if (!controller->ready() || controller->has_queue(request.queue.queue_id)) {
     return refuse(command, Status::kCommandSequenceError);
@@ -182,6 +191,9 @@ void execute_fabrics(Command& command) {
       return property_get(command);
     case FabricsType::kPropertySet:
       return property_set(command);
+    case FabricsType::kAuthenticationSend:
+    case FabricsType::kAuthenticationReceive:
+      return execute_authentication(command);
   }
   command.connection->reply(command, {Status::kInvalidOpcode});
 }

@@ -57,6 +57,7 @@ void Connection::on_received(int32_t result) {
     receive_begin_ = receive_end_ = 0;
     return arm_receive();
   }
+  received_bytes_ += static_cast<uint64_t>(result);
   if (receiving_direct_) {
     data_offset_ += static_cast<uint32_t>(result);
     data_left_ -= static_cast<uint32_t>(result);
@@ -161,10 +162,6 @@ bool Connection::take_capsule(const PduLayout& layout) {
     paused_ = true;
     return false;
   }
-  receive_begin_ += layout.header_bytes;
-  if (queue_.entries > 0) {
-    queue_head_ = static_cast<uint16_t>((queue_head_ + 1) % queue_.entries);
-  }
   command->sqe = read_header<CapsuleCmdPdu>(header_.data()).sqe;
   if (layout.data_bytes > 0 && command->sqe.sgl.type == kSglTransport) {
     release(*command);
@@ -174,13 +171,23 @@ bool Connection::take_capsule(const PduLayout& layout) {
 
   Status status = plan_transfer(*command, layout.data_bytes);
   if (status == Status::kSuccess) status = admit(*command);
+  if (status == Status::kSuccess && layout.data_bytes > 0 && !reserve(*command)) {
+    if (!awaits_data()) {  // it stays where it is, and so does what is behind it
+      release(*command);
+      paused_ = true;
+      return false;
+    }
+    force_reserve(*command);
+  }
+  receive_begin_ += layout.header_bytes;
+  if (queue_.entries > 0) {
+    queue_head_ = static_cast<uint16_t>((queue_head_ + 1) % queue_.entries);
+  }
   if (status != Status::kSuccess) {
     skip_pdu_data(layout);
     fail(*command, status);
   } else if (layout.data_bytes > 0) {
     command->state = Command::State::kReceiving;
-    command->reserved_bytes = layout.data_bytes;
-    reserved_bytes_ += layout.data_bytes;
     command->buffer = target_.reactor().buffers().take(layout.data_bytes);
     if (!command->buffer) {
       skip_pdu_data(layout);
@@ -228,6 +235,7 @@ void Connection::begin_pdu_data(const PduLayout& layout, Command* command, uint3
   data_left_ = layout.data_bytes;
   skip_bytes_ = layout.pad_bytes;
   phase_ = skip_bytes_ > 0 ? Phase::kSkip : Phase::kData;
+  watch_receiving();
 }
 
 void Connection::skip_pdu_data(const PduLayout& layout) {

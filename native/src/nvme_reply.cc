@@ -160,6 +160,7 @@ void Connection::request_data(Command& command) {
   send_queue_.push(command.data_header.data(), pdu.header.length);
   send_queue_.flush();
   watch_sending();
+  watch_receiving();
 }
 
 }  // namespace pando::nvme

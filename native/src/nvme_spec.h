@@ -39,6 +39,7 @@ enum class Status : uint16_t {
   kConnectControllerBusy = 0x181,
   kConnectInvalidParameters = 0x182,
   kConnectInvalidHost = 0x184,
+  kAuthenticationRequired = 0x191,  // Base 6.3.1
   kWriteFault = 0x280,
   kUnrecoveredReadError = 0x281,
   kCompareFailure = 0x285,
@@ -61,6 +62,8 @@ enum class FabricsType : uint8_t {
   kPropertySet = 0x00,
   kConnect = 0x01,
   kPropertyGet = 0x04,
+  kAuthenticationSend = 0x05,
+  kAuthenticationReceive = 0x06,
 };
 
 // NVM 3.2
@@ -144,6 +147,8 @@ static_assert(sizeof(ConnectData) == 1024 && offsetof(ConnectData, subsystem_nqn
 inline constexpr size_t kNqnMaxLength = 223;  // Base 4.5
 inline constexpr uint16_t kDynamicController = 0xFFFF;
 inline constexpr uint8_t kConnectDisableSqFlow = 1 << 2;  // CATTR
+// Base 6.3, the result of Connect: AUTHREQ, 31:16; an authentication transaction is required.
+inline constexpr uint64_t kAuthenticationRequested = 1 << 17;
 inline constexpr char kDiscoveryNqn[] = "nqn.2014-08.org.nvmexpress.discovery";
 
 // Base 3.1.4: properties.

@@ -34,6 +34,9 @@ void check_options(const TargetOptions& options) {
           "in_capsule_bytes is not a multiple of 16, or too large");
   require(!options.listen.empty() && options.listen.size() <= kMaxPlaces,
           "it listens in no place, or in more than 16");
+  require(options.host_buffer_bytes >= 2 * kMaxIoBytes &&
+              options.buffer_bytes >= options.host_buffer_bytes,
+          "host_buffer_bytes is less than 2 MiB, or more than buffer_bytes");
   require(options.max_queue_entries >= 32, "max_queue_entries is less than 32");
   require(options.max_io_queues >= 1, "max_io_queues is 0");
   require(options.keep_alive_granularity_ms >= 100, "keep_alive_granularity_ms is less than 100");
@@ -42,7 +45,11 @@ void check_options(const TargetOptions& options) {
 }  // namespace
 
 Target::Target(Reactor& reactor, Exports& exports, TargetOptions options)
-    : reactor_(reactor), exports_(exports), options_(std::move(options)), fences_(reactor) {
+    : reactor_(reactor),
+      exports_(exports),
+      options_(std::move(options)),
+      fences_(reactor),
+      budget_(reactor, {options_.buffer_bytes, options_.host_buffer_bytes}) {
   check_options(options_);
 }
 
@@ -74,7 +81,11 @@ std::vector<uint16_t> Target::ports() const {
 }
 
 void Target::take(int fd) {
-  if (stopping_ || connections_.size() >= options_.max_connections) {
+  // Those that have not said who they are cannot take all the places of those that have.
+  const auto fresh = std::ranges::count_if(
+      connections_, [](const auto& entry) { return entry.second->controller() == nullptr; });
+  if (stopping_ || connections_.size() >= options_.max_connections ||
+      fresh >= static_cast<int64_t>(options_.max_fresh_connections)) {
     ::close(fd);
     return;
   }
@@ -160,7 +171,8 @@ std::vector<Session> Target::sessions() const {
     const ControllerSettings& settings = controller->settings();
     if (controller->discovery()) continue;
     sessions.push_back({settings.subsystem_nqn, settings.host_nqn, settings.peer, id,
-                        controller->io_queues(), reactor_.now_ms() - controller->made_ms()});
+                        controller->io_queues(), reactor_.now_ms() - controller->made_ms(),
+                        settings.authenticate && controller->trusted()});
   }
   return sessions;
 }
@@ -175,6 +187,14 @@ Controller* Target::make_controller(ControllerSettings settings) {
   next_controller_ = id == kLastController ? 1 : id + 1;
   auto controller = std::make_unique<Controller>(*this, id, std::move(settings));
   return controllers_.emplace(id, std::move(controller)).first->second.get();
+}
+
+bool Target::has_room_for(const std::string& host_nqn) const {
+  uint32_t count = 0;
+  for (const auto& [id, controller] : controllers_) {
+    if (controller->settings().host_nqn == host_nqn) count += 1u + controller->io_queues();
+  }
+  return count < options_.max_host_connections;
 }
 
 std::vector<uint16_t> Target::controllers_of(const std::string& subsystem_nqn) const {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "block_io.h"
+#include "nvme_budget.h"
 #include "nvme_fence.h"
 #include "nvme_listener.h"
 #include "reactor.h"
@@ -29,7 +30,11 @@ struct TargetOptions {
   /// What discovery tells hosts; empty: the address and port that they came to.
   std::vector<Place> advertised;
 
-  uint32_t max_connections = 1024;
+  uint32_t max_connections = 8192;
+  uint32_t max_host_connections = 1024;
+  uint32_t max_fresh_connections = 512;      // before their Connect is answered
+  uint64_t buffer_bytes = 256ull << 20;      // what all connections' commands may hold
+  uint64_t host_buffer_bytes = 64ull << 20;  // and one host's
   uint16_t max_queue_entries = 128;
   uint16_t max_io_queues = 16;
   uint32_t max_data_bytes = kMaxIoBytes;        // of one command, a power of two >= 4096
@@ -38,6 +43,7 @@ struct TargetOptions {
   uint32_t connection_buffer_bytes = 4u << 20;  // what one connection's commands may hold
   uint64_t connect_timeout_ms = 10'000;         // from accept to a complete Connect
   uint64_t send_stall_ms = 30'000;              // a peer that reads nothing for so long is gone
+  uint64_t data_stall_ms = 30'000;              // or that owes data and sends nothing
   uint64_t discovery_idle_ms = 120'000;         // discovery without keep alive
   uint32_t keep_alive_granularity_ms = 1'000;   // reported as KAS
   uint64_t drain_timeout_ms = 2'000;            // a stop waits so long for what is under way
@@ -52,6 +58,7 @@ struct Session {
   uint16_t controller_id = 0;
   uint16_t io_queues = 0;
   uint64_t connected_ms = 0;  // for how long
+  bool authenticated = false;
 };
 
 class Target {
@@ -84,6 +91,9 @@ class Target {
 
   // For connections and controllers.
   Reactor& reactor() { return reactor_; }
+  Budget& budget() { return budget_; }
+  /// Whether the host may have one more queue.
+  bool has_room_for(const std::string& host_nqn) const;
   Exports& exports() { return exports_; }
   const TargetOptions& options() const { return options_; }
   /// The ids of the controllers of a subsystem, in order.
@@ -118,6 +128,7 @@ class Target {
   std::vector<std::unique_ptr<Connection>> dead_connections_;
   std::vector<std::unique_ptr<Controller>> dead_controllers_;
   Fences fences_;
+  Budget budget_;
 };
 
 }  // namespace pando::nvme

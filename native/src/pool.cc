@@ -112,7 +112,7 @@ void Pool::checkpoint_begin(std::function<void(CheckpointStart)> done) {
   });
 }
 
-void Pool::checkpoint_take(size_t limit, std::function<void(int, std::vector<DirtyCopy>)> done) {
+void Pool::checkpoint_take(size_t limit, TakeCopies done) {
   PANDO_ASSERT(checkpoint_running_);
   std::vector<DirtyCopy> copies;
   uint64_t ordinal = 0;
@@ -120,9 +120,14 @@ void Pool::checkpoint_take(size_t limit, std::function<void(int, std::vector<Dir
     const auto& [layer, span] = checkpoint_keys_[checkpoint_next_++];
     IndexEntry* entry = index_.find_dirty(layer, span);
     PANDO_ASSERT(entry != nullptr);  // only the end of a checkpoint cleans
+    PANDO_ASSERT(!holds_.held(layer, span));
     ordinal = std::max(ordinal, entry->last_ordinal);
     copies.push_back(index_.take(entry));
   }
+  hand_over(std::move(copies), ordinal, std::move(done));
+}
+
+void Pool::hand_over(std::vector<DirtyCopy> copies, uint64_t ordinal, TakeCopies done) {
   if (ordinal <= journal_.durable_ordinal()) {
     done(0, std::move(copies));
     return;
@@ -143,6 +148,39 @@ void Pool::checkpoint_end(bool success) {
   releases_.checkpointed(checkpoint_ordinal_);
   publish_released();
   wake_room_waiters();
+}
+
+void Pool::fold_hold(uint64_t layer, const std::vector<uint32_t>& spans, TakeCopies done) {
+  std::vector<DirtyCopy> copies;
+  uint64_t ordinal = 0;
+  for (uint32_t span : spans) {
+    holds_.hold(layer, span);
+    const IndexEntry* entry = index_.find_dirty(layer, span);
+    if (entry == nullptr) continue;
+    ordinal = std::max(ordinal, entry->last_ordinal);
+    copies.push_back(IndexCache::copy_of(*entry));
+  }
+  hand_over(std::move(copies), ordinal, std::move(done));
+}
+
+void Pool::fold_apply(uint64_t parent, uint64_t child, const std::vector<uint32_t>& spans,
+                      const std::vector<SlotMask>& adopted) {
+  PANDO_ASSERT(spans.size() == adopted.size());
+  for (size_t i = 0; i < spans.size(); ++i) {
+    PANDO_ASSERT(holds_.held(child, spans[i]));
+    index_.adopt(parent, child, spans[i], adopted[i]);
+  }
+}
+
+void Pool::fold_let_go(uint64_t layer, const std::vector<uint32_t>& spans) {
+  for (uint32_t span : spans) {
+    for (const SpanHolds::Retry& retry : holds_.release(layer, span)) retry();
+  }
+}
+
+void Pool::release_blocks(const std::vector<BlockRun>& runs) {
+  for (const BlockRun& run : runs) releases_.add_durable(run);
+  publish_released();
 }
 
 void Pool::publish_released() {

@@ -22,6 +22,7 @@
 #include "index_cache.h"
 #include "journal.h"
 #include "release_queue.h"
+#include "span_holds.h"
 
 namespace pando {
 
@@ -86,6 +87,7 @@ struct PoolCounters {
   uint64_t journal_waits = 0;  // … for room in the journal
   uint64_t overlap_waits = 0;  // … for another write to the same blocks
   uint64_t gate_waits = 0;     // requests held by a snapshot
+  uint64_t fold_waits = 0;     // pieces held by a fold of their span
   uint64_t limit_waits = 0;    // … by the volume's own limits
   uint64_t no_space = 0;
   uint64_t io_errors = 0;
@@ -118,6 +120,8 @@ class Pool {
   void thaw(uint64_t id, uint64_t new_layer);
   void resize_volume(uint64_t id, uint64_t size_bytes);
 
+  using TakeCopies = std::function<void(int error, std::vector<DirtyCopy> copies)>;
+
   struct CheckpointStart {
     int error;
     uint64_t tail;
@@ -128,11 +132,25 @@ class Pool {
   void checkpoint_begin(std::function<void(CheckpointStart)> done);
   /// Copies up to `limit` more dirty index blocks, once their records are durable. None: that was
   /// all.
-  void checkpoint_take(size_t limit, std::function<void(int, std::vector<DirtyCopy>)> done);
+  void checkpoint_take(size_t limit, TakeCopies done);
   /// What was taken last is in LMDB.
   void checkpoint_stored() { index_.batch_stored(); }
   /// `success`: the transaction with the new tail is durable.
   void checkpoint_end(bool success);
+
+  /// Holds changes of these spans of `layer`, makes the records of their dirty index blocks
+  /// durable, and gives copies of those that are dirty. However it ends, all are to be let go.
+  void fold_hold(uint64_t layer, const std::vector<uint32_t>& spans, TakeCopies done);
+  /// The spans of `parent` are the child's in the store, durably: takes that over, span by span.
+  void fold_apply(uint64_t parent, uint64_t child, const std::vector<uint32_t>& spans,
+                  const std::vector<SlotMask>& adopted);
+  /// What was held goes on.
+  void fold_let_go(uint64_t layer, const std::vector<uint32_t>& spans);
+  /// The parent has no index block any more; nobody looks for one there from now on.
+  void fold_unlink(uint64_t parent, uint64_t child) { index_.unlink(parent, child); }
+  /// The release of these blocks is durable already: they are told as freed when all device I/O
+  /// that may know them has ended.
+  void release_blocks(const std::vector<BlockRun>& runs);
 
   /// `exhausted`: there are no more; writes that need one fail until some are lent.
   void lend(const std::vector<BlockRun>& runs, bool exhausted);
@@ -154,6 +172,8 @@ class Pool {
  private:
   friend class Volume;
 
+  /// The copies, whose last record is `ordinal`, when their records are durable.
+  void hand_over(std::vector<DirtyCopy> copies, uint64_t ordinal, TakeCopies done);
   void wake_room_waiters();
   void wake_extent_waiters(bool no_space);
   void want_extents();
@@ -180,6 +200,7 @@ class Pool {
   IndexCache index_;
   Extents extents_;
   ReleaseQueue releases_;
+  SpanHolds holds_;
   PoolCounters counters_;
   std::unordered_map<uint64_t, std::unique_ptr<Volume>> volumes_;
   std::vector<std::function<void()>> room_waiters_;

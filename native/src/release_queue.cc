@@ -32,18 +32,29 @@ void ReleaseQueue::add(BlockRun run, uint64_t ordinal) {
   pending_blocks_ += run.count;
 }
 
+void ReleaseQueue::add_durable(BlockRun run) {
+  durable_.push_back({run, 0, next_start_});
+  pending_blocks_ += run.count;
+}
+
+bool ReleaseQueue::in_use(Pending* pending) {
+  if (active_.next_ == &active_ || active_.next_->started_ >= pending->started_before) return false;
+  if (!pending->counted) ++held_by_io_;
+  pending->counted = true;
+  return true;
+}
+
 std::vector<BlockRun> ReleaseQueue::take_released() {
   std::vector<BlockRun> released;
-  while (!pending_.empty() && pending_.front().ordinal <= durable_ordinal_) {
-    Pending& pending = pending_.front();
-    if (active_.next_ != &active_ && active_.next_->started_ < pending.started_before) {
-      if (!pending.counted) ++held_by_io_;
-      pending.counted = true;
-      break;
-    }
-    released.push_back(pending.run);
-    pending_blocks_ -= pending.run.count;
-    pending_.pop_front();
+  const auto take = [&](std::deque<Pending>* queue) {
+    released.push_back(queue->front().run);
+    pending_blocks_ -= queue->front().run.count;
+    queue->pop_front();
+  };
+  while (!durable_.empty() && !in_use(&durable_.front())) take(&durable_);
+  while (!pending_.empty() && pending_.front().ordinal <= durable_ordinal_ &&
+         !in_use(&pending_.front())) {
+    take(&pending_);
   }
   return released;
 }

@@ -60,6 +60,11 @@ void Volume::run_write(Piece* piece) {
     abandon(piece, IoStatus::kIoError);
     return;
   }
+  if (pool_.holds_.held(layer_->id(), piece->span)) {
+    ++pool_.counters_.fold_waits;
+    pool_.holds_.wait(layer_->id(), piece->span, [this, piece] { run_write(piece); });
+    return;
+  }
   const IndexBlock* index = pool_.index_.resolve(layer_, piece->span, [this, piece](bool failed) {
     failed ? abandon(piece, IoStatus::kIoError) : run_write(piece);
   });
@@ -237,6 +242,13 @@ void Volume::apply(Piece* piece) {
     pool_.room_released();
     finish_write(piece, IoStatus::kIoError);
   };
+  // A fold may have read the index block while the data was written: it is not to change until the
+  // fold is durable, and which slots are the layer's own is decided by it.
+  if (pool_.holds_.held(layer_->id(), piece->span)) {
+    ++pool_.counters_.fold_waits;
+    pool_.holds_.wait(layer_->id(), piece->span, [this, wake] { wake(pool_.failed_); });
+    return;
+  }
   const IndexBlock* resolved = pool_.index_.resolve(layer_, piece->span, wake);
   if (resolved == nullptr) {
     ++pool_.counters_.index_waits;

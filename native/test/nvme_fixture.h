@@ -129,7 +129,8 @@ class FakeExports final : public Exports {
     } else if (busy) {
       result.status = OpenStatus::kBusy;
     } else {
-      result = {OpenStatus::kOk, found->second.get()};
+      result = {OpenStatus::kOk, found->second.get(),
+                authenticate_hosts || guarded_hosts.contains(request.host_nqn)};
       ++open_count;
     }
     if (open_delay_ms == 0) return done(result);
@@ -147,7 +148,27 @@ class FakeExports final : public Exports {
     reactor_.add_timer(0, [done = std::move(done), entries] { done(entries); });
   }
 
+  /// A host that has said "yes" is let in when it asks for our message; one that has said anything
+  /// else is not.
+  void authenticate(AuthStep step, std::function<void(AuthAnswer)> done) override {
+    std::string& said = authentications[step.connection];
+    AuthAnswer answer{AuthVerdict::kPending, {}};
+    if (!step.message.empty()) {
+      said.assign(reinterpret_cast<const char*>(step.message.data()), step.message.size());
+    } else {
+      const bool good = said == "yes";
+      answer.verdict = good ? AuthVerdict::kAuthenticated : AuthVerdict::kFailed;
+      answer.message.assign(8, good ? std::byte{'+'} : std::byte{'-'});
+    }
+    reactor_.add_timer(auth_delay_ms, [done = std::move(done), answer] { done(answer); });
+  }
+  void authentication_ended(uint64_t connection) override { authentications.erase(connection); }
+
   std::map<std::string, std::unique_ptr<RamVolume>> volumes;
+  bool authenticate_hosts = false;
+  std::set<std::string> guarded_hosts;
+  uint64_t auth_delay_ms = 0;
+  std::map<uint64_t, std::string> authentications;  // what each connection said last
   std::set<std::string> denied_hosts;
   bool busy = false;
   uint64_t open_delay_ms = 0;

@@ -365,23 +365,7 @@ class Host {
   uint16_t next_cid() { return next_cid_++; }
   Digests digests() const { return digests_; }
 
- private:
-  // The kernel interrupts a thread whose io_uring of before is being torn down.
-  bool finish_connecting() const {
-    pollfd waiting{fd_, POLLOUT, 0};
-    while (poll(&waiting, 1, 5000) < 0 && errno == EINTR) {
-    }
-    int error = -1;
-    socklen_t size = sizeof(error);
-    return getsockopt(fd_, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
-  }
-
-  static uint32_t read_u32(const Bytes& bytes, size_t at) {
-    uint32_t value;
-    std::memcpy(&value, bytes.data() + at, sizeof(value));
-    return value;
-  }
-
+  /// A PDU with this header and this data: its length, offset, flags and digests are made to fit.
   Bytes assemble(const void* header, size_t size, const Bytes& data) const {
     Bytes bytes(size);
     std::memcpy(bytes.data(), header, size);
@@ -399,6 +383,23 @@ class Host {
     bytes.insert(bytes.end(), data.begin(), data.end());
     if (digests_.data) append_u32(bytes, crc32c(data.data(), data.size()));
     return bytes;
+  }
+
+ private:
+  // The kernel interrupts a thread whose io_uring of before is being torn down.
+  bool finish_connecting() const {
+    pollfd waiting{fd_, POLLOUT, 0};
+    while (poll(&waiting, 1, 5000) < 0 && errno == EINTR) {
+    }
+    int error = -1;
+    socklen_t size = sizeof(error);
+    return getsockopt(fd_, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
+  }
+
+  static uint32_t read_u32(const Bytes& bytes, size_t at) {
+    uint32_t value;
+    std::memcpy(&value, bytes.data() + at, sizeof(value));
+    return value;
   }
 
   static void append_u32(Bytes& bytes, uint32_t value) {

@@ -242,6 +242,27 @@ const OPERATIONS: Operation[] = [
     },
   },
   {
+    name: "fold, writes in flight",
+    prepare: withSnapshot,
+    meanwhile: inFlight,
+    operate: async (client) => {
+      await client.deleteSnapshot("a@s");
+      await client.pool.settle();
+    },
+  },
+  {
+    name: "fold into a snapshot",
+    prepare: async (client) => {
+      await withSnapshot(client);
+      await client.world.run(client.snapshot("a", "t"));
+      await client.world.run(client.write("a", { sector: 508, count: 8 }));
+    },
+    operate: async (client) => {
+      await client.deleteSnapshot("a@s");
+      await client.pool.settle();
+    },
+  },
+  {
     name: "resize",
     prepare: filledVolume,
     operate: (client) => client.resize("a", SECTORS + 12),

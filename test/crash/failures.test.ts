@@ -162,6 +162,26 @@ for (const code of ["ENOSPC", "EIO"] as const) {
   }
 }
 
+test("writes that wait for the journal go on soon after a checkpoint that failed for want of room", async () => {
+  const client = await smallPool();
+  const { world } = client;
+  let writing = track(client.write("a", { sector: 0, count: 1 }, { fua: true }));
+  for (let at = 1; await ended(world, writing, COMMIT); at++) {
+    assert.ok(at < 100, "the journal fills up");
+    writing = track(client.write("a", { sector: at, count: 1 }, { fua: true }));
+  }
+  for (let failures = 0; failures < 3; failures++) {
+    world.store.failNextCommit("ENOSPC");
+    await drain(world);
+    assert.is(writing.state, "waiting");
+    assert.is(await failure(client), "");
+    world.tick(1_000);
+    await world.settle();
+  }
+  assert.ok(await ended(world, writing));
+  await finish(client);
+});
+
 test("a change of the catalogue that the store has no room for is refused, and changes nothing", async () => {
   const client = await smallPool();
   const { world } = client;

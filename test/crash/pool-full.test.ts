@@ -13,7 +13,7 @@ import {
   smallPool,
   write,
 } from "../sim/small-pool.js";
-import { ended, track } from "../sim/steps.js";
+import { ended, track, until } from "../sim/steps.js";
 
 const test = suite("pool full");
 
@@ -68,6 +68,85 @@ test("after a delete the space comes back by itself", async () => {
   await world.run(client.deleteVolume("a"));
   await world.quiesce();
   await write(client, "b", 0, 40);
+  await finish(client);
+});
+
+test("a write waits for what was just deleted, instead of failing at once", async () => {
+  for (const what of ["volume", "snapshot"]) {
+    const client = await fullPool();
+    const { world } = client;
+    if (what === "snapshot") {
+      await world.run(client.snapshot("a", "s"));
+      await world.run(client.discard("a", { sector: 0, count: 60 }));
+    }
+    assert.is(await outcome(client, "b", 0, 8), "no-space");
+    const deleted = track(
+      what === "volume" ? client.deleteVolume("a") : client.deleteSnapshot("a@s"),
+    );
+    assert.ok(await until(world, () => deleted.state === "done"));
+    // Nothing is reclaimed yet.
+    await write(client, "b", 0, 40);
+    await cutPower(client);
+    await finish(client);
+  }
+});
+
+test("deleting what frees nothing leaves the pool full", async () => {
+  const client = await fullPool();
+  const { world } = client;
+  await world.run(client.create("c", 1040));
+  assert.is(await outcome(client, "b", 0, 8), "no-space");
+  const deleted = track(client.deleteVolume("c"));
+  assert.ok(await until(world, () => deleted.state === "done"));
+  assert.is(await outcome(client, "b", 0, 8), "no-space");
+  await finish(client);
+});
+
+test("how full it is shows as a level, on the way up and on the way down", async () => {
+  const client = await smallPool({ dataBlocks: 100 });
+  const { world } = client;
+  const level = async (): Promise<number | undefined> =>
+    (await world.run(client.pool.info()))?.value.spaceLevel;
+  const levels = [await level()];
+  for (const [sector, count] of [
+    [0, 60],
+    [500, 20],
+    [520, 10],
+    [1000, 5],
+  ] as const) {
+    await write(client, "a", sector, count);
+    levels.push(await level());
+  }
+  assert.equal(levels, [0, 0, 1, 2, 3]);
+  await world.run(client.discard("a", { sector: 0, count: 60 }));
+  assert.is(await level(), 3, "it is pending");
+  await world.run(client.checkpoint());
+  assert.is(await level(), 0);
+  await finish(client);
+});
+
+test("a discard in a clone gives its own blocks back with the next checkpoint", async () => {
+  const client = await smallPool();
+  const { world } = client;
+  await write(client, "a", 0, 16);
+  await world.run(client.snapshot("a", "s"));
+  await world.run(client.cloneSnapshot("a@s", "b"));
+  await world.run(client.open("b"));
+  await write(client, "b", 0, 8);
+  await world.run(client.checkpoint());
+  const used = async (): Promise<number> =>
+    ((await world.run(client.pool.info()))?.value.usedBytes ?? 0) / 4096;
+  assert.is(await used(), 24);
+  // Four of its own, one by one, and four that it shares.
+  for (const sector of [1, 3, 5, 7]) await world.run(client.discard("b", { sector, count: 1 }));
+  await world.run(client.discard("b", { sector: 8, count: 4 }));
+  assert.is((await world.run(client.pool.info()))?.value.pendingBytes, 4 * 4096);
+  await world.run(client.checkpoint());
+  assert.is(await used(), 20);
+  const [, clone] = (await world.run(client.pool.listVolumes()))?.value ?? [];
+  assert.is(clone?.ownBytes, 4 * 4096);
+  assert.is(clone?.sharedBytes, 4 * 4096);
+  assert.is(clone?.freedByDeleteBytes, 4 * 4096);
   await finish(client);
 });
 

@@ -16,6 +16,7 @@ import {
 import { sectorsOf } from "./blocks.js";
 import { Books, HOLE, type Range, type SnapshotBook, type VolumeBook } from "./books.js";
 import { type History, type Mark, written } from "./history.js";
+import { compareSpace } from "./space.js";
 import type { Scheduler, World } from "./world.js";
 
 /** A change of the catalogue that is under way: after a crash either is right. */
@@ -300,6 +301,7 @@ export class Client {
     this.#pending.clear();
     compareNames(found, this.#books);
     this.checkStore();
+    await compareSpace(this.world);
     for (const volume of [...this.volumes.values()]) {
       await this.#compareVolume(volume, true, scheduler);
     }

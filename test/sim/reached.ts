@@ -17,6 +17,9 @@ export const GOALS = [
   "crash when a snapshot is committed and not durable",
   "crash in a deletion",
   "crash while a deleted layer waits for its reclaim",
+  "crash in a fold",
+  "span folded",
+  "wait for a fold",
   "crash in recovery",
   "index-cache eviction",
   "ENOSPC for data",
@@ -78,7 +81,9 @@ export class Reached {
 
   /** What the data path has counted since it was opened; the journal began at `sequence`. */
   async count(world: World, sequence: number): Promise<void> {
-    const counters = (await world.run(world.pool.info()))?.value.counters ?? {};
+    const info = (await world.run(world.pool.info()))?.value;
+    const counters = info?.counters ?? {};
+    this.add("span folded", info?.reclaim.spansFolded ?? 0);
     const count = (name: string): number => {
       const value = counters[name];
       if (value === undefined) throw new Error(`there is no counter ${name}`);
@@ -96,6 +101,7 @@ export class Reached {
     this.add("stale index answer", count("indexStaleAnswers"));
     this.add("overlap wait", count("overlapWaits"));
     this.add("gate wait", count("gateWaits"));
+    this.add("wait for a fold", count("foldWaits"));
     this.add("wait for room in the journal", count("journalWaits"));
     this.add("wait for free blocks", count("extentWaits"));
   }
@@ -105,6 +111,7 @@ export class Reached {
     const phase = world.checkpointPhase;
     if (phase === "begin") this.add("crash at the begin of a checkpoint");
     if (phase === "batches") this.add("crash between a checkpoint's batches");
+    if (world.foldPhase !== "none") this.add("crash in a fold");
     if (phase === "last") this.add("crash before a checkpoint's last transaction is durable");
     if (world.freezePhase === "freeze") this.add("crash while a snapshot freezes its volume");
     if (world.freezePhase === "store") {

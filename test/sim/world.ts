@@ -4,6 +4,7 @@
 // the scheduler says.
 import { assert } from "../../engine/base/assert.js";
 import type { Clock } from "../../engine/base/clock.js";
+import { DEFAULT_POLICY } from "../../engine/base/dhchap-key.js";
 import { makeLog } from "../../engine/base/log.js";
 import { Pool } from "../../engine/core/pool.js";
 import { type Recovered, recover } from "../../engine/core/recovery.js";
@@ -54,6 +55,9 @@ export interface Choice {
  */
 export type CheckpointPhase = "none" | "begin" | "batches" | "last";
 
+/** What a fold is doing with a batch of spans: getting them, or putting them in the store. */
+export type FoldPhase = "none" | "hold" | "transaction";
+
 /** What a snapshot is doing; "store": its volume is frozen, its transaction not yet durable. */
 export type FreezePhase = "none" | "freeze" | "store";
 
@@ -75,8 +79,9 @@ export class World {
   #indexSteps: { step: IndexStep; take: () => void }[] = [];
   #pool: Pool | null = null;
   #uuids = 0;
-  #ticks: (() => void)[] = [];
+  #ticks: { interval: number; run: () => void }[] = [];
   checkpointPhase: CheckpointPhase = "none";
+  foldPhase: FoldPhase = "none";
   freezePhase: FreezePhase = "none";
   /** What recovery said at the last opening. */
   recovered: Recovered | null = null;
@@ -215,6 +220,7 @@ export class World {
       clock: this.#clock,
       log: silent,
       newUuid: () => this.#newUuid(),
+      authentication: { policy: DEFAULT_POLICY, newBytes: (count) => new Uint8Array(count) },
       news: {
         disconnect: async () => ({ controllers: 0, ended: true }),
         connections: async () => [],
@@ -225,6 +231,8 @@ export class World {
       path: "simulation",
       indexCacheBytes: this.#options.indexCacheBytes ?? 1024 * 1024,
       dirtyLimit: this.#options.dirtyLimit ?? 1000,
+      foldBatch: 2,
+      spaceLevels: [80, 90, 95],
     });
     return true;
   }
@@ -319,9 +327,9 @@ export class World {
     }
   }
 
-  /** The engine's timers come due. */
-  tick(): void {
-    for (const tick of [...this.#ticks]) tick();
+  /** The engine's timers of up to this interval come due. */
+  tick(longestMs = Number.POSITIVE_INFINITY): void {
+    for (const { interval, run } of [...this.#ticks]) if (interval <= longestMs) run();
   }
 
   /** Steps until nothing is left to happen. */
@@ -374,6 +382,7 @@ export class World {
     this.#indexSteps = [];
     this.#ticks = [];
     this.checkpointPhase = "none";
+    this.foldPhase = "none";
     this.freezePhase = "none";
   }
 
@@ -406,6 +415,16 @@ export class World {
       this.checkpointPhase = "none";
       return native.checkpointEnd(pool, success);
     },
+    foldHold: async (pool, layer, spans) => {
+      this.foldPhase = "hold";
+      const held = await native.foldHold(pool, layer, spans);
+      this.foldPhase = "transaction";
+      return held;
+    },
+    foldLetGo: (pool, layer, spans) => {
+      this.foldPhase = "none";
+      return native.foldLetGo(pool, layer, spans);
+    },
     volumeFreeze: async (pool, volumes) => {
       this.freezePhase = "freeze";
       await native.volumeFreeze(pool, volumes);
@@ -430,10 +449,11 @@ export class World {
 
   readonly #clock: Clock = {
     now: () => "2026-01-01T00:00:00.000Z",
-    every: (_interval, run) => {
-      this.#ticks.push(run);
+    every: (interval, run) => {
+      const tick = { interval, run };
+      this.#ticks.push(tick);
       return () => {
-        this.#ticks = this.#ticks.filter((tick) => tick !== run);
+        this.#ticks = this.#ticks.filter((other) => other !== tick);
       };
     },
   };

@@ -23,6 +23,7 @@ const engine: Engine = {
       peer: "10.0.0.9:50000",
       controllerId: 7,
       ioQueues: 2,
+      authenticated: false,
       connectedSeconds: 90,
     });
     return { pool, close: () => pool.close() };

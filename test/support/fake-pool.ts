@@ -8,6 +8,7 @@ import type {
   CheckReport,
   ConnectionInfo,
   DiffRequest,
+  HostKeysInfo,
   Limits,
   Origin,
   PoolInfo,
@@ -28,6 +29,7 @@ export class FakePool implements PoolService {
   report: CheckReport = { clean: true, problems: [], layers: 1, indexBlocks: 2, ownedBlocks: 3 };
   closed = false;
   connections: ConnectionInfo[] = [];
+  readonly keys = new Map<string, HostKeysInfo>();
   #clock = Date.parse("2026-01-01T00:00:00Z");
 
   constructor(readonly path: string) {}
@@ -40,10 +42,21 @@ export class FakePool implements PoolService {
       sizeBytes: 2 ** 40,
       usedBytes: 4096,
       freeBytes: 2 ** 40 - 4096,
+      pendingBytes: 0,
+      spaceLevel: 0,
       volumes: this.volumes.size,
       snapshots: this.snapshots.size,
       layers: this.volumes.size + this.snapshots.size,
       reclaiming: 0,
+      reclaim: {
+        layersWaiting: 0,
+        spansWaiting: 0,
+        layersReclaimed: 2,
+        layersFolded: 1,
+        spansReclaimed: 3,
+        spansFolded: 4,
+        freedBytes: 8192,
+      },
       failure: this.failure,
       journal: { sizeBytes: 2 ** 26, usedBytes: 8192 },
       counters: { journalCommits: 7, "reads-inherited": 3 },
@@ -108,8 +121,19 @@ export class FakePool implements PoolService {
     if (this.snapshots.has(key)) {
       throw new PandoError("EEXIST", `there is a snapshot ${key} already`, { volume });
     }
-    const createdAt = this.#now();
-    const made = { volume, volumeUuid, name, uuid: randomUUID(), sizeBytes, createdAt };
+    const made = {
+      volume,
+      volumeUuid,
+      name,
+      uuid: randomUUID(),
+      sizeBytes,
+      createdAt: this.#now(),
+      ownBytes: 4096,
+      sharedBytes: 8192,
+      logicalBytes: 12288,
+      freedByDeleteBytes: 4096,
+      freedByDeleteAtMost: true,
+    };
     this.snapshots.set(key, made);
     return made;
   }
@@ -193,6 +217,23 @@ export class FakePool implements PoolService {
     return before - this.connections.length;
   }
 
+  async setHostKeys(
+    hostNqn: string,
+    keys: { host: string; controller: string | null },
+  ): Promise<void> {
+    this.keys.set(hostNqn, { hostNqn, bidirectional: keys.controller !== null });
+  }
+
+  async removeHostKeys(hostNqn: string): Promise<void> {
+    if (!this.keys.delete(hostNqn)) {
+      throw new PandoError("ENOTFOUND", `host ${hostNqn} has no keys`);
+    }
+  }
+
+  async listHostKeys(): Promise<HostKeysInfo[]> {
+    return [...this.keys.values()];
+  }
+
   async listConnections(volume?: string): Promise<ConnectionInfo[]> {
     return this.connections.filter((one) => volume === undefined || one.volume === volume);
   }
@@ -221,6 +262,9 @@ export class FakePool implements PoolService {
       sizeBytes,
       ownBytes: 0,
       sharedBytes: origin === null ? 0 : 8192,
+      logicalBytes: origin === null ? 0 : 8192,
+      freedByDeleteBytes: 0,
+      freedByDeleteAtMost: false,
       origin,
       createdAt: this.#now(),
       allowedHosts: [],

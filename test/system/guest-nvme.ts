@@ -28,11 +28,15 @@ export async function discover(vm: Vm, target: Target, host = guestHost): Promis
   return [...log.matchAll(/^subnqn:\s+(\S+)/gm)].map((match) => match[1] as string);
 }
 
-/** Connects with two I/O queues and returns the block device. */
-export async function connect(vm: Vm, target: Target, host = guestHost): Promise<string> {
-  await vm.must(
-    `nvme connect ${addressOptions(target, host)} -n ${target.nqn} ${CONNECT_OPTIONS} >&2`,
-  );
+/** Connects with two I/O queues, and `more` options, and returns the block device. */
+export async function connect(
+  vm: Vm,
+  target: Target,
+  host = guestHost,
+  more = "",
+): Promise<string> {
+  const options = `${CONNECT_OPTIONS} ${more}`;
+  await vm.must(`nvme connect ${addressOptions(target, host)} -n ${target.nqn} ${options} >&2`);
   // The kernel looks for namespaces after `nvme connect` has returned.
   const device = await vm.must(`${findDevice(target.nqn)}
     for attempt in $(seq 50); do

@@ -1,7 +1,7 @@
 // The order of LMDB's own system calls against the engine's promises, by strace: what a promise of
 // the store says is durable has been synced, and the meta page that makes it count was written
 // after that, and before the promise. (The data path's writes go through io_uring, which strace
-// does not see; crash/journal-order has their order, and system/power-cuts that of both together.)
+// does not see; crash/journal-order has their order, on the simulated disk.)
 import { spawnSync } from "node:child_process";
 import { readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";

@@ -37,8 +37,15 @@ export interface PandoNode {
   /** Runs `pando …ARGS --json` against the daemon. */
   pando(...args: string[]): Promise<unknown>;
   showVolume(name: string): Promise<Volume>;
-  /** Starts the daemon again, on the port that it had. Returns how long it took to serve. */
-  startDaemon(): Promise<number>;
+  /**
+   * Starts the daemon again, on the port that it had, with `more` arguments. Returns how long it
+   * took to serve.
+   */
+  startDaemon(more?: string[]): Promise<number>;
+  /** What the daemon that runs has logged so far. */
+  log(): string;
+  /** The pool's folder. */
+  readonly pool: string;
   /** `kill -STOP`: the daemon holds what it has and answers nothing. */
   freezeDaemon(): void;
   /** `kill -9`; resolves when the process is gone. */
@@ -71,11 +78,12 @@ export async function startNode(options: NodeOptions): Promise<PandoNode> {
 
   const pando = (...args: string[]) => runJson([...args, "--socket", socket]);
 
-  async function startDaemon(): Promise<number> {
+  async function startDaemon(more: string[] = []): Promise<number> {
     const startedAt = performance.now();
     daemon = await startPandoDaemon(pandoProgram, [
       ...["--pool", pool, "--socket", socket, "--nbd-socket", "none", "--metrics", "none"],
       ...["--target", `127.0.0.1:${port}`, "--advertise", `${advertise}:${port}`],
+      ...more,
       ...daemonFlags,
     ]);
     return performance.now() - startedAt;
@@ -105,6 +113,8 @@ export async function startNode(options: NodeOptions): Promise<PandoNode> {
     startDaemon,
     killDaemon,
     remove,
+    pool,
+    log: () => daemon?.log() ?? "",
     freezeDaemon() {
       if (daemon !== null) process.kill(daemon.pid, "SIGSTOP");
     },

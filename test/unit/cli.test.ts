@@ -1,10 +1,11 @@
 // The CLI against a daemon, both as processes, over a real socket; the pool behind it is a fake.
 // What is tested: that each command says what it should, to people and to programs, and that what
 // is wrong is refused with one line and the right exit code.
-import { lstatSync, writeFileSync } from "node:fs";
+import { chmodSync, lstatSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { formatDhchapKey } from "../../engine/base/dhchap-key.js";
 import {
   type CommandResult,
   failed,
@@ -70,6 +71,9 @@ test("volume create, show, resize", async () => {
     sizeBytes: 10 * 2 ** 30,
     ownBytes: 0,
     sharedBytes: 0,
+    logicalBytes: 0,
+    freedByDeleteBytes: 0,
+    freedByDeleteAtMost: false,
     parent: null,
     nqn,
     addresses: [{ traddr: "10.0.0.5", trsvcid: "4420" }],
@@ -107,8 +111,8 @@ test("who is connected, and putting a host out", async () => {
   assert.is(
     await text("host", "list"),
     [
-      "VOLUME  HOST                       PEER            CONTROLLER  QUEUES  FOR",
-      `in-use  ${host}  10.0.0.9:50000  7           2       90 s`,
+      "VOLUME  HOST                       PEER            CONTROLLER  QUEUES  PROVEN  FOR",
+      `in-use  ${host}  10.0.0.9:50000  7           2       no      90 s`,
       "",
     ].join("\n"),
   );
@@ -118,6 +122,25 @@ test("who is connected, and putting a host out", async () => {
   const again = await text("host", "disconnect", "in-use", host);
   assert.is(again, `${host} was not connected to in-use\n`);
   assert.equal(await json("host", "list"), []);
+});
+
+test("a host's keys come from a file that nobody else may read, and are never shown", async () => {
+  const file = join(folder.path, "host.key");
+  const key = formatDhchapKey({ hash: "sha256", secret: Buffer.alloc(32, 7) });
+  const set = ["host", "set-keys", HOST, "--key-file", file];
+  await fails(1, /cannot read the host key: ENOENT/, ...set);
+  writeFileSync(file, `${key}\n`, { mode: 0o644 });
+  await fails(1, /readable for others/, ...set);
+  chmodSync(file, 0o600);
+  assert.not.match(await text(...set), key);
+  assert.equal(await json("host", "keys"), [{ hostNqn: HOST, bidirectional: false }]);
+  const listed = await text("host", "keys");
+  assert.is(listed, `HOST${" ".repeat(HOST.length - 2)}PROVES\n${HOST}  host\n`);
+  writeFileSync(file, key.replace(":01:", ":02:"));
+  const said = await fails(1, /host key is not a DH-HMAC-CHAP key/, ...set);
+  assert.not.match(said, key.slice(12, 40));
+  assert.is(await text("host", "remove-keys", HOST), `${HOST} has no keys any more\n`);
+  await fails(1, /has no keys/, "host", "remove-keys", HOST);
 });
 
 test("snapshots, clones, and the tree of branches", async () => {
@@ -134,13 +157,13 @@ test("snapshots, clones, and the tree of branches", async () => {
   assert.is(
     await text("volume", "list"),
     [
-      "NAME          SIZE    OWN  SHARED  PARENT     SERVED",
-      "in-use        4 KiB   0    0       -          nvme-tcp 10.0.0.5:4420, 1 host",
-      "db            20 GiB  0    0       -          nvme-tcp 10.0.0.5:4420, 0 hosts",
-      "├ db@monday   20 GiB  -    -       db         -",
-      "│ └ db-test   20 GiB  0    8 KiB   db@monday  -",
-      "├ db@tuesday  20 GiB  -    -       db         -",
-      "└ live        20 GiB  0    8 KiB   db         -",
+      "NAME          SIZE    OWN    SHARED  PARENT     SERVED",
+      "in-use        4 KiB   0      0       -          nvme-tcp 10.0.0.5:4420, 1 host",
+      "db            20 GiB  0      0       -          nvme-tcp 10.0.0.5:4420, 0 hosts",
+      "├ db@monday   20 GiB  4 KiB  8 KiB   db         -",
+      "│ └ db-test   20 GiB  0      8 KiB   db@monday  -",
+      "├ db@tuesday  20 GiB  4 KiB  8 KiB   db         -",
+      "└ live        20 GiB  0      8 KiB   db         -",
       "",
     ].join("\n"),
   );
@@ -154,7 +177,9 @@ test("snapshots, clones, and the tree of branches", async () => {
     snapshots.map((one) => one.name),
     ["monday", "tuesday"],
   );
-  assert.match(await text("snapshot", "list"), /^NAME {8}SIZE {4}CREATED\ndb@monday {3}20 GiB /);
+  const listed = await text("snapshot", "list");
+  assert.match(listed, /^NAME {8}SIZE {4}OWN {4}SHARED {2}IF DELETED {5}CREATED\n/);
+  assert.match(listed, /\ndb@monday {3}20 GiB {2}4 KiB {2}8 KiB {3}at most 4 KiB {2}/);
   const shown = await text("snapshot", "show", "db@monday");
   assert.match(shown, /^name +db@monday\n/);
   assert.match(shown, /\nnbd +nbd\+unix:\/\/\/db%40monday\?socket=/);
@@ -300,7 +325,7 @@ test("help has an example for every verb, and goes to stdout", async () => {
       "export",
     ],
     snapshot: ["create", "show", "list", "diff", "delete"],
-    host: ["allow", "deny", "disconnect", "list"],
+    host: ["allow", "deny", "disconnect", "list", "set-keys", "remove-keys", "keys"],
   };
   const all = Object.entries(verbs).flatMap(([noun, each]) => each.map((verb) => [noun, verb]));
   for (const words of [...all, ["daemon"]]) {

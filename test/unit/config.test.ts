@@ -10,6 +10,7 @@ import {
   parseSettings,
   type Settings,
 } from "../../engine/base/config.js";
+import { DEFAULT_POLICY } from "../../engine/base/dhchap-key.js";
 import { refuses } from "../support/refuses.js";
 
 const NO_ENVIRONMENT: Environment = {
@@ -29,8 +30,10 @@ test("without anything, the defaults", () => {
     metrics: { host: "127.0.0.1", port: 9750 },
     target: [{ host: "127.0.0.1", port: 4420 }],
     advertise: [{ host: "127.0.0.1", port: 4420 }],
+    authentication: DEFAULT_POLICY,
     api: null,
     indexCacheBytes: 64 * 2 ** 20,
+    spaceLevels: [80, 90, 95],
     logLevel: "info",
   });
   const { socket } = makeConfig({}, { ...NO_ENVIRONMENT, runtimeDir: "/run/user/7" });
@@ -45,6 +48,17 @@ test("none switches a listener off", () => {
   const config = make({ nbdSocket: "none", metrics: "none", target: "none" });
   assert.equal([config.nbdSocket, config.metrics, config.target], [null, null, []]);
   assert.equal(config.advertise, []);
+});
+
+test("how hosts prove themselves: known words only, in the order given", () => {
+  const { authentication } = make({ authHashes: "sha256, sha512", authGroups: "ffdhe8192,null" });
+  assert.equal(authentication, { hashes: ["sha256", "sha512"], groups: ["ffdhe8192", "null"] });
+  refuses(() => make({ authHashes: "md5" }), "EINVAL", /authHashes: "md5" is not known/);
+  refuses(() => make({ authGroups: "" }), "EINVAL", /authGroups: "" is not known/);
+});
+
+test("TLS is refused, in so many words", () => {
+  refuses(() => make({ targetTls: "required" }), "EINVAL", /the NVMe\/TCP target has no TLS/);
 });
 
 test("what hosts are told is the advertised address, else the target's", () => {
@@ -86,6 +100,10 @@ test("each wrong value is named", () => {
     [{ api: "10.0.0.1:9751", apiCertificate: "c", apiKey: "k" }, "apiAuthority"],
     [{ apiKey: "k", apiAuthority: "a" }, "apiCertificate"],
     [{ indexCache: "1000" }, "indexCache"],
+    [{ spaceLevels: "80,90" }, "spaceLevels"],
+    [{ spaceLevels: "90,80,95" }, "spaceLevels"],
+    [{ spaceLevels: "80,90,101" }, "spaceLevels"],
+    [{ spaceLevels: "80,90%,95" }, "spaceLevels"],
     [{ logLevel: "loud" }, "logLevel"],
     [{ socket: `/tmp/${"s".repeat(120)}` }, "socket"],
     [{ nbdSocket: `/tmp/${"s".repeat(120)}` }, "nbdSocket"],

@@ -59,6 +59,7 @@ const connection = (uuid: string): HostConnection => ({
   peer: "10.0.0.9:1234",
   controllerId: 3,
   ioQueues: 2,
+  authenticated: false,
   connectedMs: 61_500,
 });
 
@@ -115,6 +116,7 @@ test("connections carry the volume's name; what is being deleted is left out", a
     peer: "10.0.0.9:1234",
     controllerId: 3,
     ioQueues: 2,
+    authenticated: false,
     connectedSeconds: 61,
   };
   assert.equal(await hosts.connections(), [expected]);

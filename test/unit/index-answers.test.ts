@@ -21,7 +21,7 @@ import type { IndexRequest } from "../../native/native.js";
 interface Answer {
   token: number;
   owner: number;
-  /** The block in slot 0; -1: it failed. */
+  /** The block in slot 0; -1: it failed; -2: the layer is gone. */
   block: number;
 }
 
@@ -40,6 +40,7 @@ function serve(): void {
       answer: (token, owner, raw) =>
         found.push({ token, owner, block: raw === null ? 0 : getBlock(raw, 0) }),
       fail: (token) => found.push({ token, owner: 0, block: -1 }),
+      gone: (token) => found.push({ token, owner: 0, block: -2 }),
     });
     parentPort?.postMessage(found);
   });
@@ -164,7 +165,7 @@ test("questions and transactions at the same time: each answer is at least as ne
   }
 });
 
-test("an unknown layer fails its own question only", async () => {
+test("a layer that is no more says so, to its own question only", async () => {
   const directory = mkdtempSync(join(tmpdir(), "pando-answers-"));
   const store = openLmdbStore(directory, { create: true });
   const client = new Client(directory);
@@ -175,7 +176,7 @@ test("an unknown layer fails its own question only", async () => {
       { token: 6, layer: root, span: 0 },
     ]);
     assert.equal(found, [
-      { token: 5, owner: 0, block: -1 },
+      { token: 5, owner: 0, block: -2 },
       { token: 6, owner: 0, block: 0 },
     ]);
   } finally {

@@ -11,6 +11,9 @@ const VOLUME = {
   sizeBytes: 2 ** 50,
   ownBytes: 1,
   sharedBytes: 2,
+  logicalBytes: 3,
+  freedByDeleteBytes: 1,
+  freedByDeleteAtMost: true,
   origin: { volume: "a", snapshot: "b" },
   createdAt: "2026-01-01T00:00:00.000Z",
   allowedHosts: ["nqn.2014-08.org.example:a"],
@@ -27,6 +30,8 @@ const POOL = {
   sizeBytes: 2 ** 44,
   usedBytes: 1,
   freeBytes: 2,
+  pendingBytes: 1,
+  spaceLevel: 3,
   volumes: 3,
   snapshots: 4,
   layers: 5,
@@ -34,6 +39,15 @@ const POOL = {
   failure: "why",
   journal: { sizeBytes: 7, usedBytes: 8 },
   counters: { reads: 2 ** 52, ratio: 0.5 },
+  reclaim: {
+    layersWaiting: 1,
+    spansWaiting: 2,
+    layersReclaimed: 3,
+    layersFolded: 4,
+    spansReclaimed: 5,
+    spansFolded: 6,
+    freedBytes: 7,
+  },
 };
 const SNAPSHOT = {
   volume: "db",
@@ -42,6 +56,11 @@ const SNAPSHOT = {
   sizeBytes: 4096,
   createdAt: "t",
   volumeUuid: "v",
+  ownBytes: 1,
+  sharedBytes: 2,
+  logicalBytes: 3,
+  freedByDeleteBytes: 4,
+  freedByDeleteAtMost: true,
 };
 const CONNECTION = {
   volume: "db",
@@ -49,6 +68,7 @@ const CONNECTION = {
   peer: "[::1]:5",
   controllerId: 1,
   ioQueues: 2,
+  authenticated: true,
   connectedSeconds: 3,
 };
 const RECEIVE = {
@@ -125,6 +145,9 @@ const MESSAGES: Record<UnaryName | StreamName, { request: object; response: obje
   AllowHost: { request: BY_HOST, response: VOLUME },
   DenyHost: { request: BY_HOST, response: VOLUME },
   DisconnectHost: { request: BY_HOST, response: { controllers: 2 } },
+  SetHostKeys: { request: { hostNqn: "n", hostKey: "k", controllerKey: "c" }, response: {} },
+  RemoveHostKeys: { request: { hostNqn: "n" }, response: {} },
+  ListHostKeys: { request: {}, response: { hostNqn: "n", bidirectional: true } },
   ListConnections: { request: { volume: "db" }, response: CONNECTION },
 };
 

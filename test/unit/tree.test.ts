@@ -2,7 +2,15 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { branchTree } from "../../engine/cli/tree.js";
-import type { SnapshotInfo, VolumeInfo } from "../../engine/core/api.js";
+import type { SnapshotInfo, SpaceInfo, VolumeInfo } from "../../engine/core/api.js";
+
+const NO_SPACE: SpaceInfo = {
+  ownBytes: 0,
+  sharedBytes: 0,
+  logicalBytes: 0,
+  freedByDeleteBytes: 0,
+  freedByDeleteAtMost: false,
+};
 
 /** `parent` as people write it: "db", "db@monday", or "" for none. */
 function volume(name: string, at: number, parent = ""): VolumeInfo {
@@ -11,8 +19,7 @@ function volume(name: string, at: number, parent = ""): VolumeInfo {
     name,
     uuid: name,
     sizeBytes: 4096,
-    ownBytes: 0,
-    sharedBytes: 0,
+    ...NO_SPACE,
     origin: parent === "" ? null : { volume: of, snapshot },
     createdAt: time(at),
     allowedHosts: [],
@@ -23,7 +30,8 @@ function volume(name: string, at: number, parent = ""): VolumeInfo {
 
 function snapshot(of: string, name: string, at: number): SnapshotInfo {
   const createdAt = time(at);
-  return { volume: of, volumeUuid: of, name, uuid: name, sizeBytes: 4096, createdAt };
+  const place = { volume: of, volumeUuid: of, name, uuid: name };
+  return { ...place, sizeBytes: 4096, createdAt, ...NO_SPACE };
 }
 
 const time = (second: number) => new Date(second * 1000).toISOString();

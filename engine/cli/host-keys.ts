@@ -1,0 +1,101 @@
+// pando host set-keys, remove-keys, keys: the secrets with which a host proves who it is. They come
+// from files, never from the command line, where every user of the machine could read them; and
+// nothing here ever prints one.
+import { readFileSync, statSync } from "node:fs";
+import type { Argv } from "yargs";
+import { parseDhchapKey } from "../base/dhchap-key.js";
+import { PandoError } from "../base/errors.js";
+import { checkHostNqn } from "../base/nqn.js";
+import { type GlobalOptions, withClient } from "./context.js";
+import { formatTable, printResult } from "./print.js";
+
+const HOST = {
+  type: "string",
+  demandOption: true,
+  describe: "The host's NQN: /etc/nvme/hostnqn on the host",
+} as const;
+const EXAMPLE_NQN = "nqn.2014-08.org.nvmexpress:uuid:…";
+/** Readable for the group, or for all. */
+const OTHERS_MAY_READ = 0o044;
+const MAX_KEY_FILE_BYTES = 1024;
+
+export function addHostKeys(host: Argv<GlobalOptions>): Argv<GlobalOptions> {
+  return host
+    .command(
+      "set-keys <hostnqn>",
+      "Demand that a host proves who it is (DH-HMAC-CHAP), on every volume",
+      (set) =>
+        set
+          .positional("hostnqn", HOST)
+          .option("key-file", {
+            type: "string",
+            requiresArg: true,
+            demandOption: true,
+            describe: "The host's key, as nvme gen-dhchap-key writes it",
+          })
+          .option("controller-key-file", {
+            type: "string",
+            requiresArg: true,
+            describe: "Another key, with which Pando proves itself to the host",
+          })
+          .example(`$0 host set-keys ${EXAMPLE_NQN} --key-file host.key`, ""),
+      async (args) => {
+        const { hostnqn } = args;
+        checkHostNqn(hostnqn);
+        const host = readKey(args.keyFile, "host key");
+        const controller =
+          args.controllerKeyFile === undefined
+            ? null
+            : readKey(args.controllerKeyFile, "controller key");
+        await withClient(args, (client) => client.setHostKeys(hostnqn, { host, controller }));
+        const value = { hostNqn: hostnqn, bidirectional: controller !== null };
+        printResult(args, value, () => `${hostnqn} has to prove who it is, from now on`);
+      },
+    )
+    .command(
+      "remove-keys <hostnqn>",
+      "Let a host connect without a proof again",
+      (remove) =>
+        remove.positional("hostnqn", HOST).example(`$0 host remove-keys ${EXAMPLE_NQN}`, ""),
+      async (args) => {
+        checkHostNqn(args.hostnqn);
+        await withClient(args, (client) => client.removeHostKeys(args.hostnqn));
+        printResult(args, { removed: args.hostnqn }, () => `${args.hostnqn} has no keys any more`);
+      },
+    )
+    .command(
+      "keys",
+      "List the hosts that have to prove who they are; their keys are not shown",
+      (keys) => keys.example("$0 host keys", ""),
+      async (args) => {
+        const found = await withClient(args, (client) => client.listHostKeys());
+        const rows = found.map(({ hostNqn, bidirectional }) => [
+          hostNqn,
+          bidirectional ? "host and controller" : "host",
+        ]);
+        printResult(args, found, () => formatTable(["HOST", "PROVES"], rows));
+      },
+    );
+}
+
+function readKey(path: string, field: string): string {
+  let text: string;
+  try {
+    const { mode, size } = statSync(path);
+    if ((mode & OTHERS_MAY_READ) !== 0) {
+      throw new PandoError("EPERM", `${path} is readable for others`, {
+        path,
+        field,
+        hint: `chmod 600 ${path}`,
+      });
+    }
+    text = size > MAX_KEY_FILE_BYTES ? "" : readFileSync(path, "utf8").trim();
+  } catch (cause) {
+    if (cause instanceof PandoError) throw cause;
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new PandoError("EINVAL", `cannot read the ${field}: ${why}`, { path, field }, { cause });
+  }
+  // The daemon checks it again; here it is found out before anything is sent.
+  parseDhchapKey(text, field);
+  return text;
+}

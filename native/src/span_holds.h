@@ -1,0 +1,36 @@
+// Spans of a layer whose changes wait for a fold.
+//
+// A fold reads the child's index block, puts it together with the parent's in one transaction, and
+// tells memory when that is durable. Between the first and the last of these no write or discard
+// of that span may decide anything by the index block, nor change it: it waits here, and is tried
+// again in the order in which it came. Device I/O that began before goes on.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <unordered_map>
+#include <vector>
+
+namespace pando {
+
+class SpanHolds {
+ public:
+  using Retry = std::function<void()>;
+
+  /// Not twice at a time.
+  void hold(uint64_t layer, uint32_t span);
+  bool held(uint64_t layer, uint32_t span) const {
+    return !layers_.empty() && find(layer, span) != nullptr;
+  }
+  /// The span is held; `retry` runs when it is released.
+  void wait(uint64_t layer, uint32_t span, Retry retry);
+  /// Gives what waited, in its order; the caller runs it.
+  std::vector<Retry> release(uint64_t layer, uint32_t span);
+
+ private:
+  const std::vector<Retry>* find(uint64_t layer, uint32_t span) const;
+
+  std::unordered_map<uint64_t, std::unordered_map<uint32_t, std::vector<Retry>>> layers_;
+};
+
+}  // namespace pando
