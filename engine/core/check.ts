@@ -155,17 +155,15 @@ function checkNames(
     if (findNameByUuid(store, record.uuid) === name) continue;
     problems.add(`volume ${name} is not found by its UUID ${record.uuid}`);
   }
-  let named = volumes.length;
-  for (const { volume, name, record } of listSnapshots(store)) {
+  const snapshots = listSnapshots(store);
+  for (const { volume, name, record } of snapshots) {
     const full = `${volume}@${name}`;
     use(`snapshot ${full}`, record.layer, "frozen");
-    const found = findNameByUuid(store, record.uuid);
-    // One that was made before snapshots were served has no entry.
-    if (found === undefined) continue;
-    named++;
-    if (found !== full) problems.add(`snapshot ${full} has the UUID of ${found}`);
+    if (findNameByUuid(store, record.uuid) === full) continue;
+    problems.add(`snapshot ${full} is not found by its UUID ${record.uuid}`);
   }
   const uuids = store.count("uuids");
+  const named = volumes.length + snapshots.length;
   if (uuids !== named) problems.add(`${uuids} UUIDs for ${named} volumes and snapshots`);
   for (const [id, { state }] of layers) {
     if ((state === "live" || state === "frozen") && !users.has(id)) {

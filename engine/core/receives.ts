@@ -213,9 +213,9 @@ export class Receives {
   }
 }
 
-type Partial = VolumeRecord & { receiving: ReceivingRecord };
+type PartialRecord = VolumeRecord & { receiving: ReceivingRecord };
 
-function getPartial(reader: StoreReader, name: string): Partial {
+function getPartial(reader: StoreReader, name: string): PartialRecord {
   const record = findVolume(reader, partialName(name));
   if (record?.receiving === undefined) throw nothingReceived(name);
   return { ...record, receiving: record.receiving };

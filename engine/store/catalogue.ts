@@ -219,8 +219,7 @@ export function deleteSnapshot(
 ): SnapshotRecord {
   const record = getSnapshot(txn, volume, name);
   txn.remove("snapshots", snapshotKey(volume, name));
-  // One that was made before snapshots were served has no entry.
-  txn.remove("uuids", textKey(record.uuid));
+  forgetUuid(txn, record.uuid);
   return record;
 }
 
