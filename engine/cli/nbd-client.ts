@@ -108,6 +108,7 @@ export class NbdClient {
 
   /** Says goodbye; there is no answer to that but the end of the connection. */
   close(): Promise<void> {
+    if (this.#socket.closed) return Promise.resolve();
     return new Promise((resolve) => {
       this.#socket.once("close", () => resolve());
       this.#send(CMD_DISC, { offsetBytes: 0, lengthBytes: 0 });
@@ -168,10 +169,11 @@ export class NbdClient {
         if (reply.readUInt32BE(0) !== SIMPLE_REPLY_MAGIC || waiting === undefined) {
           throw confused("its reply");
         }
-        this.#waiting.delete(reply.readBigUInt64BE(8));
         const error = reply.readUInt32BE(4);
-        if (error !== 0) waiting.reject(refusal(error));
-        else waiting.resolve(await this.#take(waiting.readBytes));
+        // It waits until its bytes are here too: the connection may break in between.
+        if (error === 0) waiting.resolve(await this.#take(waiting.readBytes));
+        else waiting.reject(refusal(error));
+        this.#waiting.delete(reply.readBigUInt64BE(8));
       }
     } catch (error) {
       this.#socket.destroy();
