@@ -150,6 +150,21 @@ test("a discard in a clone gives its own blocks back with the next checkpoint", 
   await finish(client);
 });
 
+test("what a volume takes is told before a checkpoint has stored it", async () => {
+  const client = await smallPool();
+  const { world } = client;
+  await write(client, "a", 0, 16);
+  await world.run(client.snapshot("a", "s"));
+  await world.run(client.cloneSnapshot("a@s", "b"));
+  await world.run(client.open("b"));
+  await write(client, "b", 12, 8);
+  const [, clone] = (await world.run(client.pool.listVolumes()))?.value ?? [];
+  assert.is(clone?.logicalBytes, 20 * 4096);
+  assert.is(clone?.ownBytes, 8 * 4096);
+  assert.is(clone?.sharedBytes, 12 * 4096);
+  await finish(client);
+});
+
 test("after a discard the space comes back at the next tick", async () => {
   const client = await fullPool();
   const { world } = client;
