@@ -3,7 +3,9 @@
 //
 // Order at start: pool (its lock keeps a second daemon out before anything is touched), control
 // socket, HTTP, systemd. A failure half-way undoes what was done.
+
 import { native } from "../native/native.js";
+import type { Finding } from "../nvmf/doctor.js";
 import { formatAddress } from "./base/address.js";
 import type { Config, Environment } from "./base/config.js";
 import { PandoError } from "./base/errors.js";
@@ -12,11 +14,13 @@ import type { CheckReport, PoolService } from "./core/api.js";
 import { type CreatePoolOptions, createPool } from "./core/format.js";
 import { startFrontEnds } from "./front-ends.js";
 import { type GrowPoolOptions, growPool } from "./grow-pool.js";
+import { examineMachine, startNvmet } from "./kernel-target.js";
 import { checkClosedPool, openRealPool } from "./open-pool.js";
 import { startHttpServer } from "./serve/http.js";
 import { makeNotify } from "./serve/notify.js";
 import { startControlServer } from "./serve/server.js";
 
+export type { Finding } from "../nvmf/doctor.js";
 export type { CreatePoolOptions } from "./core/format.js";
 
 export interface CreatedPool {
@@ -39,6 +43,8 @@ export interface Engine {
   growPool(options: GrowPoolOptions): Promise<CreatedPool>;
   /** A pool that no daemon serves, as it would be after recovery. Nothing is written. */
   checkPool(options: { path: string; metaPath: string | null }): Promise<CheckReport>;
+  /** What this machine can serve, and what is missing. */
+  examineMachine(): Promise<Finding[]>;
 }
 
 /** Opens the pool of the configuration and starts its front ends. */
@@ -57,12 +63,15 @@ export const engine: Engine = {
   async openPool(config, log) {
     const { pool: path, meta: metaPath, indexCacheBytes, spaceLevels, authentication } = config;
     const options = { path, metaPath, indexCacheBytes, spaceLevels, authentication, log };
-    const { pool, handle, close } = await openRealPool(options);
+    const { pool, handle, atomicUnit, close } = await openRealPool(options);
+    let closeAll = close;
     try {
       const frontEnds = await startFrontEnds(handle, config);
-      return { pool, close: () => frontEnds.close().then(close) };
+      closeAll = () => frontEnds.close().then(close);
+      await startNvmet({ pool, handle, address: config.nvmet, atomicUnit, log });
+      return { pool, close: closeAll };
     } catch (error) {
-      await close();
+      await closeAll();
       throw error;
     }
   },
@@ -76,6 +85,7 @@ export const engine: Engine = {
     return { path: options.path, uuid, sizeBytes: dataBlocks * blockSizeBytes, blockSizeBytes };
   },
   checkPool: checkClosedPool,
+  examineMachine,
 };
 
 export interface Daemon {
@@ -113,7 +123,11 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   try {
     const { pool, close } = await options.openPool({ ...config, pool: path }, log);
     undo.push(close);
-    const places = { advertise: config.advertise, nbdSocket: config.nbdSocket };
+    const places = {
+      advertise: config.advertise,
+      nvmet: config.nvmet,
+      nbdSocket: config.nbdSocket,
+    };
     const control = await startControlServer({
       pool,
       socket: config.socket,
@@ -178,12 +192,13 @@ function waitForSignal(): Promise<NodeJS.Signals> {
 }
 
 function describe(config: Config): Record<string, string | null> {
-  const { metrics, target, api } = config;
+  const { metrics, target, nvmet, api } = config;
   return {
     socket: config.socket,
     nbdSocket: config.nbdSocket,
     metrics: metrics === null ? null : formatAddress(metrics),
     target: target.length === 0 ? null : target.map(formatAddress).join(", "),
+    nvmet: nvmet === null ? null : formatAddress(nvmet),
     api: api === null ? null : formatAddress(api.address),
   };
 }

@@ -53,6 +53,10 @@ export interface Settings {
   target?: string;
   /** What discovery and `nvme connect` lines name, if it is not the target's own: the same form. */
   advertise?: string;
+  /**
+   * HOST:PORT where the kernel's NVMe target listens for volumes that are shared by it, or "none".
+   */
+  nvmet?: string;
   /** DH-HMAC-CHAP hashes that hosts may prove themselves with, what is liked best first. */
   authHashes?: string;
   /** And Diffie-Hellman groups; "null" is none. */
@@ -95,6 +99,7 @@ export interface Config {
   /** Empty: there is no target. */
   readonly target: readonly Address[];
   readonly advertise: readonly Address[];
+  readonly nvmet: Address | null;
   readonly authentication: DhchapPolicy;
   readonly api: ApiConfig | null;
   readonly indexCacheBytes: number;
@@ -111,6 +116,7 @@ export const SETTING_NAMES = [
   "metrics",
   "target",
   "advertise",
+  "nvmet",
   "authHashes",
   "authGroups",
   "targetTls",
@@ -219,6 +225,7 @@ export function makeConfig(settings: Settings, environment: Environment): Config
     metrics,
     target: target ?? [],
     advertise: advertised(target, settings.advertise),
+    nvmet: orNone(settings.nvmet ?? "none", (text) => parseNvmet(text)),
     authentication: parsePolicy(settings),
     api: makeApi(settings),
     indexCacheBytes: parseIndexCache(settings.indexCache ?? DEFAULT_INDEX_CACHE),
@@ -238,6 +245,16 @@ function advertised(target: Address[] | null, setting: string | undefined): Addr
     });
   }
   return places;
+}
+
+/** Hosts are told this address, and the kernel listens on it. */
+function parseNvmet(text: string): Address {
+  const address = parseAddress(text, "nvmet");
+  if (!isWildcard(address)) return address;
+  throw new PandoError("EINVAL", `hosts cannot connect to ${formatAddress(address)}`, {
+    field: "nvmet",
+    hint: `name an address of this machine, as in 10.0.0.5:${address.port}`,
+  });
 }
 
 function parsePlaces(text: string, field: "target" | "advertise"): Address[] {

@@ -9,13 +9,14 @@ import { packagePath } from "../base/package-path.js";
 import { addConnect } from "./connect.js";
 import type { GlobalOptions, LoadEngine } from "./context.js";
 import { addDaemon } from "./daemon.js";
+import { addDoctor } from "./doctor.js";
 import { addHost } from "./host.js";
 import { addPool } from "./pool.js";
 import { printError } from "./print.js";
 import { addSnapshot } from "./snapshot.js";
 import { addVolume } from "./volume.js";
 
-const NOUNS = ["pool", "volume", "snapshot", "host", "connect", "disconnect", "daemon"];
+const NOUNS = ["pool", "volume", "snapshot", "host", "connect", "disconnect", "daemon", "doctor"];
 
 /** Used wrongly: nothing was tried. */
 class UsageError extends PandoError {}
@@ -64,6 +65,7 @@ function parser(argv: string[], loadEngine: LoadEngine): Argv<GlobalOptions> {
   commands = addHost(commands);
   commands = addConnect(commands);
   commands = addDaemon(commands, loadEngine);
+  commands = addDoctor(commands, loadEngine);
   return commands
     .demandCommand(1, "no command is named")
     .strict()

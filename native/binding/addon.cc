@@ -11,12 +11,13 @@
 #include "index_block.h"
 #include "load_calls.h"
 #include "pool_calls.h"
+#include "ublk_calls.h"
 
 namespace pando {
 namespace {
 
 /// Equal to ABI_VERSION in native.ts; raised whenever a function of the surface changes.
-constexpr uint32_t kAbiVersion = 6;
+constexpr uint32_t kAbiVersion = 7;
 
 Napi::Value Abi(const Napi::CallbackInfo& info) {
   Napi::Object abi = Napi::Object::New(info.Env());
@@ -44,6 +45,7 @@ Napi::Object Register(Napi::Env env, Napi::Object exports) {
   register_fold_calls(env, exports);
   register_front_end_calls(env, exports);
   register_load_calls(env, exports);
+  register_ublk_calls(env, exports);
   napi_add_env_cleanup_hook(
       env, [](void* raw) { stop_engines(static_cast<napi_env>(raw)); }, static_cast<napi_env>(env));
   return exports;

@@ -37,6 +37,10 @@ const engine: Engine = {
     const { sizeBytes = 2 ** 30, blockSizeBytes = 4096 } = options;
     return { path, uuid: "00000000-0000-4000-8000-000000000000", sizeBytes, blockSizeBytes };
   },
+  examineMachine: async () => [
+    { what: "kernel", ok: true, found: "Linux 6.12", remedy: null },
+    { what: "ublk", ok: false, found: "no /dev/ublk-control", remedy: "modprobe ublk_drv" },
+  ],
   async checkPool({ path }) {
     const report = { layers: 1, indexBlocks: 2, ownedBlocks: 3 };
     if (!path.includes("damaged")) return { ...report, clean: true, problems: [] };

@@ -80,6 +80,7 @@ test("volume create, show, resize", async () => {
     nbdUri: `nbd+unix:///db?socket=${join(folder.path, "run", "nbd.sock")}`,
     allowedHosts: [],
     sessions: [],
+    sharedVia: null,
     limits: { iops: null, bytesPerSecond: null },
   });
   const lines = await text("volume", "show", "db");
@@ -90,6 +91,26 @@ test("volume create, show, resize", async () => {
   const larger = (await json("volume", "resize", "db", "--size", "20G")) as { sizeBytes: number };
   assert.is(larger.sizeBytes, 20 * 2 ** 30);
   await fails(1, /cannot shrink/, "volume", "resize", "db", "--size", "10G");
+});
+
+test("volume share and unshare", async () => {
+  const shared = (await json("volume", "share", "db", "--via", "nvmet")) as {
+    sharedVia: string;
+    addresses: unknown[];
+    nbdUri: string | null;
+  };
+  assert.equal([shared.sharedVia, shared.addresses, shared.nbdUri], ["nvmet", [], null]);
+  await fails(2, /via/, "volume", "share", "db");
+  await fails(2, /via/, "volume", "share", "db", "--via", "iscsi");
+  const back = (await json("volume", "unshare", "db")) as { sharedVia: null };
+  assert.is(back.sharedVia, null);
+});
+
+test("doctor reports what is missing, and that is no failure", async () => {
+  const report = await text("doctor");
+  assert.match(report, /^WHAT +OK +FOUND +TRY\nkernel +yes +Linux 6\.12 +-\n/);
+  assert.match(report, /ublk +no +no \/dev\/ublk-control +modprobe ublk_drv/);
+  assert.is(((await json("doctor")) as unknown[]).length, 2);
 });
 
 test("host allow and deny, and the line that connects", async () => {

@@ -192,7 +192,7 @@ test("a crash at every call leaves what the next start mends", async () => {
   }
 });
 
-for (let seed = 1; seed <= 24; seed++) {
+for (let seed = 1; seed <= 12; seed++) {
   test(`any order of events ends in what is wanted, seed ${seed}`, () => randomEvents(seed));
 }
 
