@@ -14,7 +14,17 @@ import { setup } from "./setup.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const tree = join(root, "build-address-addon");
-const SHARED = ["bench", "docs", "engine", "native", "node_modules", "package.json", "scripts"];
+const SHARED = [
+  "bench",
+  "csi",
+  "docs",
+  "engine",
+  "native",
+  "node_modules",
+  "nvmf",
+  "package.json",
+  "scripts",
+];
 const KINDS = /^(unit|contract|crash)\//;
 /** Many minutes by itself, and nothing of the seam that the others do not touch. */
 const TOO_SLOW = /^crash\/(enumerated|exhaustive)/;
