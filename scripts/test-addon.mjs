@@ -28,6 +28,8 @@ const SHARED = [
 const KINDS = /^(unit|contract|crash)\//;
 /** Many minutes by itself, and nothing of the seam that the others do not touch. */
 const TOO_SLOW = /^crash\/(enumerated|exhaustive)/;
+/** Of other processes, which have no addon or, as fio, cannot bear the sanitizer. */
+const NOT_OF_THE_ADDON = /^unit\/(bench|cli|csi-|fio-wrapper)/;
 
 function main(names) {
   setup({ tests: true });
@@ -47,7 +49,9 @@ function main(names) {
 
 function quickTests(runner) {
   const { stdout } = spawnSync(process.execPath, [runner, "--list"], { encoding: "utf8" });
-  return stdout.split("\n").filter((name) => KINDS.test(name) && !TOO_SLOW.test(name));
+  return stdout
+    .split("\n")
+    .filter((name) => KINDS.test(name) && !TOO_SLOW.test(name) && !NOT_OF_THE_ADDON.test(name));
 }
 
 function copyTree() {
