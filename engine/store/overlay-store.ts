@@ -6,6 +6,7 @@
 import { assert } from "../base/assert.js";
 import { PandoError } from "../base/errors.js";
 import type { Entry, RangeOptions, Space, Store, StoreReader, StoreTransaction } from "./store.js";
+import { lowerBound, toBytes, toText } from "./text-key.js";
 
 const ENTRIES_PER_READ = 1024;
 
@@ -154,24 +155,4 @@ export class OverlayStore implements Store {
       bounds.start = Buffer.concat([last.key, Uint8Array.of(0)]);
     }
   }
-}
-
-/** The first place whose key is not below `key`. */
-function lowerBound(sorted: readonly string[], key: string): number {
-  let low = 0;
-  let high = sorted.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if ((sorted[middle] as string) < key) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
-
-function toText(key: Uint8Array): string {
-  return Buffer.from(key.buffer, key.byteOffset, key.length).toString("latin1");
-}
-
-function toBytes(text: string): Uint8Array {
-  return Buffer.from(text, "latin1");
 }

@@ -17,6 +17,7 @@ import {
   type StoreReader,
   type StoreTransaction,
 } from "../../engine/store/store.js";
+import { lowerBound, toBytes, toText } from "../../engine/store/text-key.js";
 import { native } from "../../native/native.js";
 
 export type StoreStep = "commit" | "durable";
@@ -301,23 +302,4 @@ class State implements StoreReader {
     assert(content !== undefined, `there is no space ${space}`);
     return content;
   }
-}
-
-function lowerBound(sorted: readonly string[], key: string): number {
-  let low = 0;
-  let high = sorted.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if ((sorted[middle] as string) < key) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
-
-function toText(key: Uint8Array): string {
-  return Buffer.from(key.buffer, key.byteOffset, key.length).toString("latin1");
-}
-
-function toBytes(key: string): Uint8Array {
-  return Buffer.from(key, "latin1");
 }
