@@ -1,4 +1,4 @@
-// Seeded bugs. Each entry of test/mutants.json puts one known bug into a copy of the tree and names
+// Seeded bugs. Each entry of test/mutants/*.json puts one known bug into a copy of the tree and names
 // the test that must then fail. A mutant that survives means that the test has stopped testing.
 //
 //   npm run mutants -- [--only NAME]… [--minutes N] [--list] [--check] [--no-setup]
@@ -64,7 +64,10 @@ async function main() {
 
 /** Each entry, with `find` and `replace` as text: in the file they may be lists of lines. */
 function readMutants() {
-  const entries = JSON.parse(readFileSync(join(root, "test/mutants.json"), "utf8"));
+  const directory = join(root, "test/mutants");
+  const entries = readdirSync(directory)
+    .sort()
+    .flatMap((file) => JSON.parse(readFileSync(join(directory, file), "utf8")));
   const text = (value) => (Array.isArray(value) ? value.join("\n") : value);
   return entries.map((entry) => ({
     ...entry,
