@@ -7,6 +7,8 @@ export interface CommandOptions {
   timeoutMs?: number;
   /** Exit codes that are answers; else only 0 is. */
   accept?: number[];
+  /** Arguments that no message may hold. */
+  hide?: string[];
 }
 
 export interface CommandResult {
@@ -23,10 +25,13 @@ export type RunCommand = (
 const TIMEOUT_MS = 60_000;
 const MAX_OUTPUT_BYTES = 1024 * 1024;
 const MAX_SAID_CHARACTERS = 300;
+const HIDDEN = "…";
 
 export const runCommand: RunCommand = (program, args, options = {}) => {
-  const { timeoutMs = TIMEOUT_MS, accept = [0] } = options;
-  const what = [program, ...args].join(" ");
+  const { timeoutMs = TIMEOUT_MS, accept = [0], hide = [] } = options;
+  const hidden = (text: string) =>
+    hide.reduce((left, secret) => left.replaceAll(secret, HIDDEN), text);
+  const what = hidden([program, ...args].join(" "));
   return new Promise((resolve, reject) => {
     // LC_ALL: what is read of the output is English.
     const env = {
@@ -41,9 +46,14 @@ export const runCommand: RunCommand = (program, args, options = {}) => {
         clearTimeout(timer);
         const code = error === null ? 0 : error.code;
         if (typeof code === "number" && accept.includes(code)) return resolve({ code, stdout });
-        const said = `${stderr}${stdout}`.trim().replace(/\s+/g, " ").slice(0, MAX_SAID_CHARACTERS);
+        const said = hidden(`${stderr}${stdout}`)
+          .trim()
+          .replace(/\s+/g, " ")
+          .slice(0, MAX_SAID_CHARACTERS);
         const why = code === "ENOENT" ? "it is not installed" : said || `it ended with ${code}`;
-        reject(new PandoError("EIO", `${what}: ${why}`, {}, { cause: error }));
+        // Node's own error has the whole command line.
+        const cause = hide.length === 0 ? error : undefined;
+        reject(new PandoError("EIO", `${what}: ${why}`, {}, { cause }));
       },
     );
     // One that waits for a device in the kernel does not die of the signal: it is not waited for.

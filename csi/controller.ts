@@ -4,6 +4,7 @@ import { groupMethods } from "./group-snapshots.js";
 import { inventoryMethods } from "./inventory.js";
 import { publishMethods } from "./publishing.js";
 import type { Service } from "./server.js";
+import { metadataMethods } from "./snapshot-metadata.js";
 import { SnapshotNames } from "./snapshot-names.js";
 import { snapshotMethods } from "./snapshots.js";
 import type { StorageNodes } from "./storage-nodes.js";
@@ -29,6 +30,7 @@ const CAPABILITIES = [
 export interface ControllerServices {
   Controller: Service;
   GroupController: Service;
+  SnapshotMetadata: Service;
 }
 
 export function controllerServices(options: {
@@ -54,5 +56,9 @@ export function controllerServices(options: {
     },
     ...groupMethods(parts),
   };
-  return { Controller: controller, GroupController: group };
+  return {
+    Controller: controller,
+    GroupController: group,
+    SnapshotMetadata: metadataMethods(nodes),
+  };
 }

@@ -13,6 +13,7 @@ export function identityService(options: { driverName: string; version: string }
         capabilities: [
           { service: { type: "CONTROLLER_SERVICE" } },
           { service: { type: "GROUP_CONTROLLER_SERVICE" } },
+          { service: { type: "SNAPSHOT_METADATA_SERVICE" } },
           { volumeExpansion: { type: "ONLINE" } },
         ],
       }),

@@ -128,6 +128,27 @@ export interface GroupRequest {
   snapshotIds: string[];
 }
 
+interface MetadataRequest {
+  startingOffset: number;
+  /** In one message; 0: as many as is right. */
+  maxResults: number;
+}
+
+export interface AllocatedRequest extends MetadataRequest {
+  snapshotId: string;
+}
+
+export interface DeltaRequest extends MetadataRequest {
+  baseSnapshotId: string;
+  targetSnapshotId: string;
+}
+
+export interface MetadataMessage {
+  blockMetadataType: "VARIABLE_LENGTH";
+  volumeCapacityBytes: number;
+  blockMetadata: { byteOffset: number; sizeBytes: number }[];
+}
+
 export interface StageRequest {
   volumeId: string;
   publishContext: Strings;

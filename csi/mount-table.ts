@@ -62,15 +62,16 @@ export class MountTable {
   }): Promise<void> {
     const { source, target, fileSystem, flags } = options;
     const flagArgs = flags.length === 0 ? [] : ["-o", flags.join(",")];
-    await this.#run("mount", ["-t", fileSystem, ...flagArgs, "--", source, target]);
+    const args = ["-t", fileSystem, ...flagArgs, "--", source, target];
+    await this.#run("mount", args, { hide: secretsOf(flags) });
   }
 
   /** `source` again at `target`. */
   async bind(source: string, target: string, { readonly }: { readonly: boolean }): Promise<void> {
-    await this.#run("mount", ["--bind", "--", source, target]);
-    if (!readonly) return;
+    if (!readonly) return void (await this.#run("mount", ["--bind", "--", source, target]));
     try {
-      await this.#run("mount", ["-o", "remount,bind,ro", "--", target]);
+      // By one program: a driver that dies between two would leave it writable.
+      await this.#run("mount", ["-o", "bind,ro", "--", source, target]);
     } catch (error) {
       // Half of it must not be taken for the whole at the next try.
       await this.unmount(target);
@@ -84,6 +85,11 @@ export class MountTable {
     const layers = (await this.list()).filter((mount) => mount.path === real);
     for (const _ of layers) await this.#run("umount", ["--", real]);
   }
+}
+
+/** A flag with a value may be a secret of Kubernetes': no message holds it. */
+function secretsOf(flags: string[]): string[] {
+  return flags.some((flag) => flag.includes("=")) ? [flags.join(","), ...flags] : [];
 }
 
 /** The path as the kernel knows it; its last part may be a device that is gone, or absent. */

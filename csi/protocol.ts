@@ -12,7 +12,12 @@ const loaded = loadSync(packagePath("csi/proto/csi/v1/csi.proto"), {
   oneofs: false,
 });
 
-export type ServiceName = "Identity" | "Controller" | "GroupController" | "Node";
+export type ServiceName =
+  | "Identity"
+  | "Controller"
+  | "GroupController"
+  | "SnapshotMetadata"
+  | "Node";
 
 export function serviceDefinition(name: ServiceName): ServiceDefinition {
   const service = loaded[`csi.v1.${name}`];

@@ -21,8 +21,10 @@ export type Daemon = Pick<
   | "cloneVolume"
   | "createSnapshot"
   | "createSnapshots"
+  | "getSnapshot"
   | "listSnapshots"
   | "deleteSnapshot"
+  | "diff"
   | "allowHost"
   | "denyHost"
   | "close"
@@ -69,9 +71,8 @@ export class StorageNodes {
 
   async findSnapshot(id: SnapshotId): Promise<Found<SnapshotInfo> | null> {
     const node = this.get(id.node);
-    const all = await node.daemon.listSnapshots(id.volume);
-    const item = all.find(({ name }) => name === id.snapshot);
-    return item === undefined ? null : { node, item };
+    const item = await orNull(node.daemon.getSnapshot(id.volume, id.snapshot));
+    return item === null ? null : { node, item };
   }
 
   /**

@@ -26,6 +26,27 @@ export class CsiClient {
     });
   }
 
+  /** The messages of a stream, as they come. */
+  async *read(
+    service: ServiceName,
+    method: string,
+    request: object,
+  ): AsyncGenerator<Record<string, unknown>> {
+    const definition = serviceDefinition(service)[method];
+    if (definition === undefined) throw new Error(`no ${method}`);
+    const call = this.#client.makeServerStreamRequest(
+      definition.path,
+      definition.requestSerialize,
+      definition.responseDeserialize,
+      request,
+    );
+    try {
+      for await (const message of call) yield message as Record<string, unknown>;
+    } finally {
+      call.cancel();
+    }
+  }
+
   close(): void {
     this.#client.close();
   }

@@ -1,11 +1,15 @@
 // For tests of the CSI driver: storage nodes with fake pools behind them, daemons that fail where
 // they are told to, and requests with their defaults, as proto-loader makes them.
 
+import { status } from "@grpc/grpc-js";
+import * as assert from "uvu/assert";
 import { controllerServices } from "../../csi/controller.js";
+import { toCsiStatus } from "../../csi/errors.js";
+import type { MetadataMessage } from "../../csi/messages.js";
 import type { Service } from "../../csi/server.js";
 import { type Daemon, StorageNodes } from "../../csi/storage-nodes.js";
 import { PandoError } from "../../engine/base/errors.js";
-import { viewVolume } from "../../engine/serve/view.js";
+import { viewSnapshot, viewVolume } from "../../engine/serve/view.js";
 import { FakePool } from "./fake-pool.js";
 
 export const NODE_1 = "nqn.2014-08.org.example:node-1";
@@ -48,20 +52,54 @@ export interface World {
   nodes: FakeNode[];
   /** Calls a method of a controller that has just started. */
   call(method: string, request: object): Promise<Record<string, never>>;
+  /** All that a stream says. */
+  read(method: string, request: object): Promise<MetadataMessage[]>;
+}
+
+export async function callUnary(
+  service: Service,
+  method: string,
+  request: object,
+): Promise<Record<string, never>> {
+  const handler = service[method];
+  if (handler === undefined || "stream" in handler) throw new Error(`no ${method}`);
+  return (await handler.run(request)) as Record<string, never>;
 }
 
 export function makeWorld(names: string[], maxVolumesPerNode: number | null = null): World {
   const nodes = names.map((name) => new FakeNode(name));
+  const start = () => controllerServices({ nodes: new StorageNodes(nodes), maxVolumesPerNode });
   return {
     nodes,
     async call(method, request) {
-      const storageNodes = new StorageNodes(nodes);
-      const services = controllerServices({ nodes: storageNodes, maxVolumesPerNode });
-      const service: Service = { ...services.Controller, ...services.GroupController };
-      const answer = await service[method]?.run({ ...DEFAULTS[method], ...request });
-      return answer as Record<string, never>;
+      const { Controller, GroupController } = start();
+      const service = { ...Controller, ...GroupController };
+      return callUnary(service, method, { ...DEFAULTS[method], ...request });
+    },
+    async read(method, request) {
+      const handler = start().SnapshotMetadata[method];
+      if (handler === undefined || "run" in handler) throw new Error(`no ${method}`);
+      const messages: unknown[] = [];
+      for await (const one of handler.stream({ startingOffset: 0, maxResults: 0, ...request })) {
+        messages.push(one);
+      }
+      return messages as MetadataMessage[];
     },
   };
+}
+
+/** That a call is refused, with this code and these words. */
+export async function refusesWith(
+  work: Promise<unknown>,
+  code: status,
+  details: RegExp,
+): Promise<void> {
+  const answer = await work.then(
+    () => ({ code: status.OK, details: "done" }),
+    (error: unknown) => toCsiStatus(error),
+  );
+  assert.is(status[answer.code], status[code], answer.details);
+  assert.match(answer.details, details);
 }
 
 const LISTED = { maxEntries: 0, startingToken: "" };
@@ -115,10 +153,13 @@ function asDaemon(pool: FakePool): Daemon {
     cloneVolume: async (source, name) => view(await pool.cloneVolume(source, name)),
     createSnapshot: (volume, snapshot) => pool.createSnapshot(volume, snapshot),
     createSnapshots: (snapshots) => pool.createSnapshots(snapshots),
+    getSnapshot: async (volume, snapshot) =>
+      viewSnapshot(await pool.getSnapshot(volume, snapshot), places),
     listSnapshots: (volume) => pool.listSnapshots(volume),
     deleteSnapshot: (volume, snapshot) => pool.deleteSnapshot(volume, snapshot),
     allowHost: async (volume, host) => view(await pool.allowHost(volume, host)),
     denyHost: async (volume, host) => view(await pool.denyHost(volume, host)),
+    diff: (request) => pool.diff(request),
     close: () => undefined,
   };
 }
@@ -127,7 +168,7 @@ function failing(daemon: Daemon, fault: Fault): Daemon {
   return new Proxy(daemon, {
     get(target, name, receiver) {
       const value: unknown = Reflect.get(target, name, receiver);
-      if (typeof value !== "function" || name === "close") return value;
+      if (typeof value !== "function" || name === "close" || name === "diff") return value;
       return async (...args: unknown[]) => {
         if (fault.state === "down") throw silence();
         const isChange = CHANGES.includes(String(name));

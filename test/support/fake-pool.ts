@@ -149,8 +149,9 @@ export class FakePool implements PoolService {
   }
 
   async getSnapshot(volume: string, name: string): Promise<ServedSnapshotInfo> {
-    const { allowedHosts } = this.#volume(volume);
     const snapshot = this.#snapshot(volume, name);
+    const of = this.volumes.get(volume);
+    const allowedHosts = of?.uuid === snapshot.volumeUuid ? of.allowedHosts : [];
     return { ...snapshot, allowedHosts, sessions: [], contents: snapshot.uuid };
   }
 

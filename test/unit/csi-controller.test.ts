@@ -3,23 +3,19 @@
 import { status } from "@grpc/grpc-js";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { toCsiStatus } from "../../csi/errors.js";
-import { BLOCK, GIB, MOUNT, makeWorld, NODE_1, NODE_2, type World } from "../support/csi.js";
+import { groupMemberName } from "../../csi/ids.js";
+import {
+  BLOCK,
+  GIB,
+  MOUNT,
+  makeWorld,
+  NODE_1,
+  NODE_2,
+  refusesWith,
+  type World,
+} from "../support/csi.js";
 
 type Answer = Record<string, unknown>;
-
-async function fails(work: Promise<unknown>, code: status, details: RegExp): Promise<void> {
-  let thrown: unknown;
-  try {
-    await work;
-  } catch (error) {
-    thrown = error;
-  }
-  if (thrown === undefined) assert.unreachable(`not refused; expected ${status[code]}`);
-  const answer = toCsiStatus(thrown);
-  assert.is(status[answer.code], status[code], answer.details);
-  assert.match(answer.details, details);
-}
 
 async function create(world: World, name: string, more: object = {}): Promise<string> {
   const answer = await world.call("CreateVolume", { name, ...more });
@@ -44,7 +40,11 @@ test("a volume is found again by its name, whoever asks", async () => {
   const id = await create(world, "pvc-1");
   assert.match(id, /^[ab]\/pvc-1\/[0-9a-f-]{36}$/);
   assert.is(await create(world, "pvc-1"), id);
-  await fails(create(world, "pvc-1", sized(2 * GIB)), status.ALREADY_EXISTS, /1073741824 bytes/);
+  await refusesWith(
+    create(world, "pvc-1", sized(2 * GIB)),
+    status.ALREADY_EXISTS,
+    /1073741824 bytes/,
+  );
   await world.call("DeleteVolume", { volumeId: id });
   await world.call("DeleteVolume", { volumeId: id });
   assert.not.equal(await create(world, "pvc-1"), id);
@@ -61,8 +61,12 @@ test("names may be anything, and stay apart", async () => {
   for (const id of ids) assert.ok(id.length <= 128, id);
   const snapshots = await Promise.all(odd.map((name) => snapshot(world, ids[1] ?? "", name)));
   for (const id of snapshots) assert.ok(id.length <= 128, id);
-  await fails(create(world, "x".repeat(129)), status.INVALID_ARGUMENT, /^name is longer than 128/);
-  await fails(create(world, ""), status.INVALID_ARGUMENT, /^name is missing/);
+  await refusesWith(
+    create(world, "x".repeat(129)),
+    status.INVALID_ARGUMENT,
+    /^name is longer than 128/,
+  );
+  await refusesWith(create(world, ""), status.INVALID_ARGUMENT, /^name is missing/);
 });
 
 test("a new volume goes where there is most room", async () => {
@@ -76,10 +80,10 @@ test("a new volume goes where there is most room", async () => {
   const pinned = { parameters: { storageNode: "a" } };
   assert.match(await create(world, "two", pinned), /^a\//);
   const nowhere = { parameters: { storageNode: "c" } };
-  await fails(create(world, "three", nowhere), status.INVALID_ARGUMENT, /storageNode\] is c/);
-  await fails(create(world, "one", pinned), status.ALREADY_EXISTS, /on storage node b/);
+  await refusesWith(create(world, "three", nowhere), status.INVALID_ARGUMENT, /storageNode\] is c/);
+  await refusesWith(create(world, "one", pinned), status.ALREADY_EXISTS, /on storage node b/);
   const huge = create(world, "huge", sized(2 ** 41));
-  await fails(huge, status.RESOURCE_EXHAUSTED, /no storage node has room/);
+  await refusesWith(huge, status.RESOURCE_EXHAUSTED, /no storage node has room/);
 });
 
 test("sizes: rounded up to blocks, within the limit, never less than the source", async () => {
@@ -92,13 +96,21 @@ test("sizes: rounded up to blocks, within the limit, never less than the source"
   };
   assert.is(await sizeOf("any", { capacityRange: null }), GIB);
   assert.is(await sizeOf("at most", sized(0, 10_000)), 8192);
-  await fails(create(world, "tight", sized(4097, 4098)), status.OUT_OF_RANGE, /at most 4098 bytes/);
-  await fails(create(world, "vast", sized(2 ** 51)), status.OUT_OF_RANGE, /capacity_range/);
-  await fails(create(world, "minus", sized(-1)), status.INVALID_ARGUMENT, /required_bytes/);
-  await fails(create(world, "mixed", sized(8192, 4096)), status.INVALID_ARGUMENT, /limit_bytes/);
+  await refusesWith(
+    create(world, "tight", sized(4097, 4098)),
+    status.OUT_OF_RANGE,
+    /at most 4098 bytes/,
+  );
+  await refusesWith(create(world, "vast", sized(2 ** 51)), status.OUT_OF_RANGE, /capacity_range/);
+  await refusesWith(create(world, "minus", sized(-1)), status.INVALID_ARGUMENT, /required_bytes/);
+  await refusesWith(
+    create(world, "mixed", sized(8192, 4096)),
+    status.INVALID_ARGUMENT,
+    /limit_bytes/,
+  );
   const origin = await create(world, "origin");
   const small = { ...fromVolume(origin), ...sized(4096, 8192) };
-  await fails(create(world, "small", small), status.OUT_OF_RANGE, /needs 1073741824/);
+  await refusesWith(create(world, "small", small), status.OUT_OF_RANGE, /needs 1073741824/);
 });
 
 test("clones and snapshots stay on their origin's node, and grow if they are to", async () => {
@@ -110,8 +122,12 @@ test("clones and snapshots stay on their origin's node, and grow if they are to"
   assert.match(clone, /^b\//);
   const branch = await create(world, "branch", fromVolume(clone));
   assert.is((await world.nodes[1]?.pool.getVolume("branch"))?.sizeBytes, 3 * GIB);
-  await fails(create(world, "clone"), status.ALREADY_EXISTS, /a clone of origin@snap/);
-  await fails(create(world, "clone", fromVolume(origin)), status.ALREADY_EXISTS, /origin@snap/);
+  await refusesWith(create(world, "clone"), status.ALREADY_EXISTS, /a clone of origin@snap/);
+  await refusesWith(
+    create(world, "clone", fromVolume(origin)),
+    status.ALREADY_EXISTS,
+    /origin@snap/,
+  );
   // In any order: parents first.
   await world.call("DeleteVolume", { volumeId: origin });
   const later = await create(world, "later", fromSnapshot(snap));
@@ -123,14 +139,22 @@ test("clones and snapshots stay on their origin's node, and grow if they are to"
 test("sources that are not there", async () => {
   const world = makeWorld(["a"]);
   const gone = "a/v/00000000-0000-4000-8000-000000000000";
-  await fails(create(world, "1", fromVolume(gone)), status.NOT_FOUND, /there is no volume a\/v/);
-  await fails(create(world, "2", fromVolume("junk")), status.NOT_FOUND, /no volume junk/);
-  await fails(create(world, "3", fromSnapshot("a/v@s")), status.NOT_FOUND, /no snapshot a\/v@s/);
-  await fails(create(world, "4", fromSnapshot("")), status.INVALID_ARGUMENT, /snapshot_id/);
+  await refusesWith(
+    create(world, "1", fromVolume(gone)),
+    status.NOT_FOUND,
+    /there is no volume a\/v/,
+  );
+  await refusesWith(create(world, "2", fromVolume("junk")), status.NOT_FOUND, /no volume junk/);
+  await refusesWith(
+    create(world, "3", fromSnapshot("a/v@s")),
+    status.NOT_FOUND,
+    /no snapshot a\/v@s/,
+  );
+  await refusesWith(create(world, "4", fromSnapshot("")), status.INVALID_ARGUMENT, /snapshot_id/);
   const none = { volumeContentSource: {} };
-  await fails(create(world, "5", none), status.INVALID_ARGUMENT, /volume_content_source/);
-  await fails(snapshot(world, gone, "s"), status.NOT_FOUND, /no volume/);
-  await fails(snapshot(world, "", "s"), status.INVALID_ARGUMENT, /source_volume_id/);
+  await refusesWith(create(world, "5", none), status.INVALID_ARGUMENT, /volume_content_source/);
+  await refusesWith(snapshot(world, gone, "s"), status.NOT_FOUND, /no volume/);
+  await refusesWith(snapshot(world, "", "s"), status.INVALID_ARGUMENT, /source_volume_id/);
 });
 
 test("a snapshot's name is one for all volumes", async () => {
@@ -138,7 +162,7 @@ test("a snapshot's name is one for all volumes", async () => {
   const one = await create(world, "one", { parameters: { storageNode: "a" } });
   const two = await create(world, "two", { parameters: { storageNode: "b" } });
   const first = await snapshot(world, one, "snap");
-  await fails(snapshot(world, two, "snap"), status.ALREADY_EXISTS, /of volume one/);
+  await refusesWith(snapshot(world, two, "snap"), status.ALREADY_EXISTS, /of volume one/);
   await world.call("DeleteSnapshot", { snapshotId: first });
   await snapshot(world, two, "snap");
 });
@@ -153,13 +177,21 @@ test("publishing lets one node in, and unpublishing fences it", async () => {
   assert.equal([traddr, trsvcid], ["10.0.0.1", "4420"]);
   assert.is(nqn?.endsWith(volumeId.split("/")[2] ?? "-"), true);
   assert.equal(await publish(NODE_1), { publishContext });
-  await fails(publish(NODE_2), status.FAILED_PRECONDITION, /is published to nqn\S+:node-1/);
-  await fails(publish("node-1"), status.NOT_FOUND, /^node_id: node-1 is no node/);
-  await fails(publish(""), status.INVALID_ARGUMENT, /^node_id/);
-  await fails(publish(NODE_1, { readonly: true }), status.INVALID_ARGUMENT, /^readonly/);
-  await fails(publish(NODE_1, { volumeCapability: null }), status.INVALID_ARGUMENT, /capability/);
+  await refusesWith(publish(NODE_2), status.FAILED_PRECONDITION, /is published to nqn\S+:node-1/);
+  await refusesWith(publish("node-1"), status.NOT_FOUND, /^node_id: node-1 is no node/);
+  await refusesWith(publish(""), status.INVALID_ARGUMENT, /^node_id/);
+  await refusesWith(publish(NODE_1, { readonly: true }), status.INVALID_ARGUMENT, /^readonly/);
+  await refusesWith(
+    publish(NODE_1, { volumeCapability: null }),
+    status.INVALID_ARGUMENT,
+    /capability/,
+  );
   const many = { ...MOUNT, accessMode: { mode: "MULTI_NODE_MULTI_WRITER" } };
-  await fails(publish(NODE_1, { volumeCapability: many }), status.INVALID_ARGUMENT, /MULTI_NODE/);
+  await refusesWith(
+    publish(NODE_1, { volumeCapability: many }),
+    status.INVALID_ARGUMENT,
+    /MULTI_NODE/,
+  );
   const unpublish = (nodeId: string) =>
     world.call("ControllerUnpublishVolume", { volumeId, nodeId });
   await unpublish(NODE_2);
@@ -170,7 +202,7 @@ test("publishing lets one node in, and unpublishing fences it", async () => {
   assert.equal((await world.nodes[0]?.pool.getVolume("v"))?.allowedHosts, []);
   await world.call("ControllerUnpublishVolume", { volumeId: "junk", nodeId: NODE_1 });
   const gone = world.call("ControllerPublishVolume", { volumeId: "junk", nodeId: NODE_1 });
-  await fails(gone, status.NOT_FOUND, /no volume junk/);
+  await refusesWith(gone, status.NOT_FOUND, /no volume junk/);
 });
 
 test("a node takes as many volumes as it may, and no more", async () => {
@@ -181,7 +213,11 @@ test("a node takes as many volumes as it may, and no more", async () => {
   await publish(ids[0] ?? "");
   await publish(ids[1] ?? "");
   await publish(ids[1] ?? "");
-  await fails(publish(ids[2] ?? ""), status.RESOURCE_EXHAUSTED, /has 2 volumes, and may have 2/);
+  await refusesWith(
+    publish(ids[2] ?? ""),
+    status.RESOURCE_EXHAUSTED,
+    /has 2 volumes, and may have 2/,
+  );
 });
 
 test("a volume that a host has open is not deleted", async () => {
@@ -189,7 +225,7 @@ test("a volume that a host has open is not deleted", async () => {
   const volumeId = await create(world, "v");
   world.nodes[0]?.pool.open("v", { frontEnd: "nvme-tcp", hostNqn: NODE_1, count: 1 });
   const deleting = world.call("DeleteVolume", { volumeId });
-  await fails(deleting, status.FAILED_PRECONDITION, /in use/);
+  await refusesWith(deleting, status.FAILED_PRECONDITION, /in use/);
 });
 
 test("a storage node that is down fails its own volumes' calls only", async () => {
@@ -201,12 +237,16 @@ test("a storage node that is down fails its own volumes' calls only", async () =
   const [a] = world.nodes;
   if (a !== undefined) a.fault.state = "down";
   const down = status.UNAVAILABLE;
-  await fails(world.call("DeleteVolume", { volumeId: lost }), down, /no daemon answers/);
-  await fails(create(world, "c", fromSnapshot(snap)), down, /no daemon answers/);
-  await fails(create(world, "d", on("a")), down, /storage node a does not take writes/);
-  await fails(world.call("ListVolumes", {}), down, /no daemon answers/);
+  await refusesWith(world.call("DeleteVolume", { volumeId: lost }), down, /no daemon answers/);
+  await refusesWith(create(world, "c", fromSnapshot(snap)), down, /no daemon answers/);
+  await refusesWith(create(world, "d", on("a")), down, /storage node a does not take writes/);
+  await refusesWith(world.call("ListVolumes", {}), down, /no daemon answers/);
   const nowhere = "z/v/00000000-0000-4000-8000-000000000000";
-  await fails(world.call("DeleteVolume", { volumeId: nowhere }), down, /z is not in the driver/);
+  await refusesWith(
+    world.call("DeleteVolume", { volumeId: nowhere }),
+    down,
+    /z is not in the driver/,
+  );
   assert.match(await create(world, "new"), /^b\//);
   await snapshot(world, well, "well-snap");
   await world.call("ControllerPublishVolume", { volumeId: well, nodeId: NODE_1 });
@@ -236,8 +276,16 @@ test("lists are cut into pages, and go on where they ended", async () => {
       startingToken = page.nextToken as unknown as string;
     } while (startingToken !== "");
     assert.is(new Set(seen).size, 5, method);
-    await fails(world.call(method, { startingToken: "junk" }), status.ABORTED, /starting_token/);
-    await fails(world.call(method, { maxEntries: -1 }), status.INVALID_ARGUMENT, /max_entries/);
+    await refusesWith(
+      world.call(method, { startingToken: "junk" }),
+      status.ABORTED,
+      /starting_token/,
+    );
+    await refusesWith(
+      world.call(method, { maxEntries: -1 }),
+      status.INVALID_ARGUMENT,
+      /max_entries/,
+    );
   }
   const select = async (filter: object) =>
     ((await world.call("ListSnapshots", filter)).entries as unknown as unknown[]).length;
@@ -270,8 +318,8 @@ test("a volume grows, once, and to what was asked", async () => {
   assert.equal(await expand(GIB), grown);
   const raw = await expand(2 * GIB, { volumeCapability: BLOCK });
   assert.is(raw.nodeExpansionRequired as unknown, false);
-  await fails(expand(GIB, sized(GIB, GIB)), status.OUT_OF_RANGE, /needs 2147483648/);
-  await fails(expand(0, { capacityRange: null }), status.INVALID_ARGUMENT, /capacity_range/);
+  await refusesWith(expand(GIB, sized(GIB, GIB)), status.OUT_OF_RANGE, /needs 2147483648/);
+  await refusesWith(expand(0, { capacityRange: null }), status.INVALID_ARGUMENT, /capacity_range/);
 });
 
 test("limits come from a class of volume attributes, and can be changed", async () => {
@@ -291,11 +339,11 @@ test("limits come from a class of volume attributes, and can be changed", async 
     [{ iops: "many" }, /iops/],
   ];
   for (const [parameters, message] of wrong) {
-    await fails(modify(parameters), status.INVALID_ARGUMENT, message);
+    await refusesWith(modify(parameters), status.INVALID_ARGUMENT, message);
   }
   assert.equal(await limits(), { iops: null, bytesPerSecond: 20 * 2 ** 20 });
   const broken = create(world, "w", { mutableParameters: { speed: "high" } });
-  await fails(broken, status.INVALID_ARGUMENT, /unknown key speed/);
+  await refusesWith(broken, status.INVALID_ARGUMENT, /unknown key speed/);
   assert.is(world.nodes[0]?.pool.volumes.has("w"), false, "nothing is made");
 });
 
@@ -303,9 +351,17 @@ test("unknown parameters are refused, Kubernetes' own are not", async () => {
   const world = makeWorld(["a"]);
   const withParameters = (parameters: object) => create(world, "v", { parameters });
   await withParameters({ "csi.storage.k8s.io/pvc/name": "db", ioQueues: "4" });
-  await fails(withParameters({ iOQueues: "4" }), status.INVALID_ARGUMENT, /unknown key iOQueues/);
-  await fails(withParameters({ ioQueues: "0" }), status.INVALID_ARGUMENT, /ioQueues\] is "0"/);
-  await fails(withParameters({ ctrlLossSeconds: "10" }), status.INVALID_ARGUMENT, /ctrlLoss/);
+  await refusesWith(
+    withParameters({ iOQueues: "4" }),
+    status.INVALID_ARGUMENT,
+    /unknown key iOQueues/,
+  );
+  await refusesWith(
+    withParameters({ ioQueues: "0" }),
+    status.INVALID_ARGUMENT,
+    /ioQueues\] is "0"/,
+  );
+  await refusesWith(withParameters({ ctrlLossSeconds: "10" }), status.INVALID_ARGUMENT, /ctrlLoss/);
 });
 
 test("a group is cut at once, on one node, and is deleted whole", async () => {
@@ -322,27 +378,31 @@ test("a group is cut at once, on one node, and is deleted whole", async () => {
   assert.equal(made.snapshots.map(({ sourceVolumeId }) => sourceVolumeId).sort(), ids);
   assert.equal((await group([...ids].reverse())).groupSnapshot as unknown, made);
   const other = status.ALREADY_EXISTS;
-  await fails(group(ids.slice(1)), other, /of other volumes/);
-  await fails(group([far]), other, /of other volumes/);
-  await fails(group([ids[0] ?? "", far], "h"), status.FAILED_PRECONDITION, /two storage nodes/);
-  await fails(group([], "h"), status.INVALID_ARGUMENT, /source_volume_ids/);
-  await fails(group(["junk"], "h"), status.NOT_FOUND, /no volume junk/);
+  await refusesWith(group(ids.slice(1)), other, /of other volumes/);
+  await refusesWith(group([far]), other, /of other volumes/);
+  await refusesWith(
+    group([ids[0] ?? "", far], "h"),
+    status.FAILED_PRECONDITION,
+    /two storage nodes/,
+  );
+  await refusesWith(group([], "h"), status.INVALID_ARGUMENT, /source_volume_ids/);
+  await refusesWith(group(["junk"], "h"), status.NOT_FOUND, /no volume junk/);
   const { groupSnapshotId, snapshots } = made;
   const [first] = snapshots;
   assert.is(first?.groupSnapshotId, groupSnapshotId);
   const snapshotId = first?.snapshotId ?? "";
   const alone = world.call("DeleteSnapshot", { snapshotId });
-  await fails(alone, status.INVALID_ARGUMENT, /is a member of/);
+  await refusesWith(alone, status.INVALID_ARGUMENT, /is a member of/);
   await create(world, "clone", fromSnapshot(snapshotId));
   const snapshotIds = snapshots.map((one) => one.snapshotId);
   const get = (more: object) =>
     world.call("GetVolumeGroupSnapshot", { groupSnapshotId, snapshotIds, ...more });
   assert.equal((await get({})).groupSnapshot as unknown, made);
-  await fails(get({ snapshotIds: ["a/x@y"] }), status.INVALID_ARGUMENT, /not of the group/);
+  await refusesWith(get({ snapshotIds: ["a/x@y"] }), status.INVALID_ARGUMENT, /not of the group/);
   const remove = () => world.call("DeleteVolumeGroupSnapshot", { groupSnapshotId, snapshotIds });
   await remove();
   await remove();
-  await fails(get({}), status.NOT_FOUND, /no group snapshot/);
+  await refusesWith(get({}), status.NOT_FOUND, /no group snapshot/);
 });
 
 test("a crash before or after any change, then the same call again", async () => {
@@ -354,8 +414,15 @@ test("a crash before or after any change, then the same call again", async () =>
     ["publish", (world, id) => world.call("ControllerPublishVolume", toNode(id))],
     ["unpublish", (world, id) => world.call("ControllerUnpublishVolume", toNode(id))],
     ["expand", (world, id) => world.call("ControllerExpandVolume", larger(id))],
+    ["modify", (world, volumeId) => world.call("ControllerModifyVolume", slower(volumeId))],
+    ["clone of a snapshot", (world) => create(world, "new", fromSnapshot("a/old@old-snap"))],
     ["delete", (world, volumeId) => world.call("DeleteVolume", { volumeId })],
-    ["group", (world, id) => world.call("CreateVolumeGroupSnapshot", groupOf(id))],
+    [
+      "delete a snapshot",
+      (world) => world.call("DeleteSnapshot", { snapshotId: "a/old@old-snap" }),
+    ],
+    ["delete a group", (world) => world.call("DeleteVolumeGroupSnapshot", oldGroup())],
+    ["group", (world, id) => world.call("CreateVolumeGroupSnapshot", groupOf(world, id))],
   ];
   for (const [what, call] of calls) {
     const reference = await settled(call, null);
@@ -382,8 +449,19 @@ function larger(volumeId: string): object {
   return { volumeId, ...sized(2 * GIB) };
 }
 
-function groupOf(volumeId: string): object {
-  return { name: "g", sourceVolumeIds: [volumeId] };
+function slower(volumeId: string): object {
+  return { volumeId, mutableParameters: { iops: "9", bandwidth: "1MiB" } };
+}
+
+function groupOf({ nodes }: World, volumeId: string): object {
+  const uuid = nodes[0]?.pool.volumes.get("other")?.uuid;
+  return { name: "g", sourceVolumeIds: [volumeId, `a/other/${uuid}`] };
+}
+
+/** As Kubernetes knows it: with all the members that it had. */
+function oldGroup(): object {
+  const name = groupMemberName("old-group");
+  return { groupSnapshotId: `a/${name}`, snapshotIds: [`a/old@${name}`, `a/other@${name}`] };
 }
 
 /** What is there when a call has been repeated until it was answered. */
@@ -395,10 +473,14 @@ async function settled(
   const volumeId = await create(world, "old");
   const [node] = world.nodes;
   if (node === undefined) throw new Error("no node");
+  const otherId = await create(world, "other");
+  await snapshot(world, volumeId, "old-snap");
+  const both = [volumeId, otherId];
+  await world.call("CreateVolumeGroupSnapshot", { name: "old-group", sourceVolumeIds: both });
   node.fault.changes = 0;
   node.fault.state = fault;
   if (fault !== null) {
-    await fails(call(world, volumeId), status.UNAVAILABLE, /no daemon answers/);
+    await refusesWith(call(world, volumeId), status.UNAVAILABLE, /no daemon answers/);
     node.fault.state = null;
   }
   await call(world, volumeId);

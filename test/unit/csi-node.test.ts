@@ -1,18 +1,18 @@
 // The CSI node service with an initiator, a mount table and programs that are fakes: what it runs,
 // in which order, and what it refuses. The real ones are in test/csi/.
-import { mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { inspect } from "node:util";
 import { status } from "@grpc/grpc-js";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import type { CommandOptions, RunCommand } from "../../csi/command.js";
-import { toCsiStatus } from "../../csi/errors.js";
+import { type CommandOptions, type RunCommand, runCommand } from "../../csi/command.js";
 import { FileSystems } from "../../csi/filesystem.js";
 import { MountTable, parseMountTable } from "../../csi/mount-table.js";
 import { nodeService } from "../../csi/node.js";
 import { PandoError } from "../../engine/base/errors.js";
 import { volumeNqn } from "../../engine/base/nqn.js";
-import { BLOCK, MOUNT, NODE_1 } from "../support/csi.js";
+import { BLOCK, callUnary, MOUNT, NODE_1, refusesWith } from "../support/csi.js";
 import { temporaryFolder } from "../support/pando.js";
 
 const UUID = "00000000-0000-4000-8000-0000000000aa";
@@ -29,6 +29,9 @@ class FakeNode {
   contents: string | null = null;
   connected = false;
   failing: string | null = null;
+  /** The driver dies at this side effect, before it or after it. */
+  fault: { dieAtChange: number; before: boolean } | null = null;
+  changes = 0;
   readonly #table = join(this.folder.path, "mountinfo");
   #mounts: { path: string; options: string; type: string }[] = [];
   readonly #service;
@@ -36,7 +39,10 @@ class FakeNode {
   constructor() {
     writeFileSync(this.devicePath, Buffer.alloc(4096));
     this.#save();
-    const run: RunCommand = (program, args, options) => this.#run(program, args, options);
+    const run: RunCommand = (program, args, options) => {
+      const work = () => this.#run(program, args, options);
+      return program === "blkid" ? work() : this.#change(work);
+    };
     const device = () => ({
       path: this.devicePath,
       name: "nvme0n1",
@@ -50,13 +56,15 @@ class FakeNode {
       mounts: new MountTable(run, this.#table),
       fileSystems: new FileSystems(run),
       initiator: {
-        connect: async () => {
-          this.connected = true;
-          return device();
-        },
-        disconnect: async () => {
-          this.connected = false;
-        },
+        connect: () =>
+          this.#change(async () => {
+            this.connected = true;
+            return device();
+          }),
+        disconnect: () =>
+          this.#change(async () => {
+            this.connected = false;
+          }),
         find: async () => (this.connected ? device() : null),
         isLive: async () => this.connected,
         rescan: async () => undefined,
@@ -80,14 +88,28 @@ class FakeNode {
       capacityRange: null,
       readonly: false,
     };
-    const handler = this.#service[method];
-    if (handler === undefined) throw new Error(`no ${method}`);
-    return handler.run({ ...defaults, ...request });
+    return callUnary(this.#service, method, { ...defaults, ...request });
   }
 
   /** The programs that ran since the last question. */
   since(): string[] {
     return this.ran.splice(0).map((line) => line.replaceAll(`${this.folder.path}/`, ""));
+  }
+
+  /** What is mounted where, and from what. */
+  get state(): unknown {
+    const { connected, contents } = this;
+    const paths = ["staging", "target"].map((name) => [name, existsSync(this.path(name))]);
+    return { connected, contents, mounts: this.#mounts, paths };
+  }
+
+  async #change<T>(work: () => Promise<T>): Promise<T> {
+    this.changes += 1;
+    const dies = this.changes === this.fault?.dieAtChange ? this.fault : null;
+    if (dies?.before) throw new Error("it died");
+    const done = await work();
+    if (dies !== null) throw new Error("it died");
+    return done;
   }
 
   async #run(program: string, args: string[], options: CommandOptions = {}) {
@@ -101,10 +123,8 @@ class FakeNode {
     if (program.startsWith("mkfs.")) this.contents = program.slice("mkfs.".length);
     const last = args.at(-1) ?? "";
     if (program === "mount") {
-      if (args.includes("remount,bind,ro")) {
-        const mount = this.#mounts.find(({ path }) => path === last);
-        if (mount !== undefined) mount.options = "ro";
-      } else this.#mounts.push({ path: last, options: "rw", type: this.contents ?? "devtmpfs" });
+      const options = args.includes("bind,ro") ? "ro" : "rw";
+      this.#mounts.push({ path: last, options, type: this.contents ?? "devtmpfs" });
     }
     if (program === "umount") this.#mounts = this.#mounts.filter(({ path }) => path !== last);
     this.#save();
@@ -118,15 +138,6 @@ class FakeNode {
     );
     writeFileSync(this.#table, `${lines.join("\n")}\n`);
   }
-}
-
-async function fails(work: Promise<unknown>, code: status, details: RegExp): Promise<void> {
-  const answer = await work.then(
-    () => ({ code: status.OK, details: "done" }),
-    (error: unknown) => toCsiStatus(error),
-  );
-  assert.is(status[answer.code], status[code], answer.details);
-  assert.match(answer.details, details);
 }
 
 const withFileSystem = (fsType: string, more: object = {}) => ({
@@ -153,7 +164,7 @@ test("a blank volume is formatted, once", async ({ node }) => {
   ]);
   await node.call("NodeStageVolume", {});
   assert.equal(node.since(), ["resize2fs nvme0n1"], "staged again, nothing is mounted");
-  await fails(
+  await refusesWith(
     node.call("NodeStageVolume", withFileSystem("xfs")),
     status.ALREADY_EXISTS,
     /staged already, with ext4/,
@@ -183,17 +194,17 @@ test("nothing but a blank volume is formatted", async ({ node }) => {
   const stage = (request: object) => node.call("NodeStageVolume", request);
   const refused = status.FAILED_PRECONDITION;
   writeFileSync(node.devicePath, Buffer.alloc(4096, 1));
-  await fails(stage({}), refused, /holds data in which no file system is recognised/);
+  await refusesWith(stage({}), refused, /holds data in which no file system is recognised/);
   node.contents = "LVM2_member";
-  await fails(stage({}), refused, /holds LVM2_member, and is not formatted over/);
+  await refusesWith(stage({}), refused, /holds LVM2_member, and is not formatted over/);
   node.contents = "xfs";
-  await fails(stage(withFileSystem("ext4")), refused, /holds xfs, and ext4 is asked for/);
+  await refusesWith(stage(withFileSystem("ext4")), refused, /holds xfs, and ext4 is asked for/);
   assert.not.ok(node.ran.some((line) => /mkfs|^mount/.test(line)));
 });
 
 test("what mkfs leaves when it fails is wiped", async ({ node }) => {
   node.failing = "mkfs.ext4";
-  await fails(node.call("NodeStageVolume", {}), status.INTERNAL, /mkfs\.ext4: it failed/);
+  await refusesWith(node.call("NodeStageVolume", {}), status.INTERNAL, /mkfs\.ext4: it failed/);
   assert.is(node.since().at(-1), "blkdiscard --zeroout nvme0n1");
 });
 
@@ -205,12 +216,16 @@ test("a staged volume is published where a pod wants it, and taken away", async 
   assert.equal(node.since(), ["mount --bind -- staging target"]);
   await publish({});
   assert.equal(node.since(), []);
-  await fails(publish({ readonly: true }), status.ALREADY_EXISTS, /at \S+target already, read-wri/);
+  await refusesWith(
+    publish({ readonly: true }),
+    status.ALREADY_EXISTS,
+    /at \S+target already, read-wri/,
+  );
   await publish({ targetPath: node.path("second"), readonly: true });
-  assert.is(node.since().at(-1), "mount -o remount,bind,ro -- second");
+  assert.is(node.since().at(-1), "mount -o bind,ro -- staging second");
   const alone = { ...MOUNT, accessMode: { mode: "SINGLE_NODE_SINGLE_WRITER" } };
   const third = { targetPath: node.path("third"), volumeCapability: alone };
-  await fails(publish(third), status.FAILED_PRECONDITION, /is for one pod, and published at/);
+  await refusesWith(publish(third), status.FAILED_PRECONDITION, /is for one pod, and published at/);
   await node.call("NodeUnpublishVolume", { targetPath: node.path("second") });
   await node.call("NodeUnpublishVolume", {});
   await node.call("NodeUnpublishVolume", {});
@@ -220,7 +235,7 @@ test("what is still published is not disconnected", async ({ node }) => {
   await node.call("NodeStageVolume", {});
   await node.call("NodePublishVolume", {});
   const unstaging = node.call("NodeUnstageVolume", {});
-  await fails(unstaging, status.FAILED_PRECONDITION, /is still mounted at \S+target/);
+  await refusesWith(unstaging, status.FAILED_PRECONDITION, /is still mounted at \S+target/);
   assert.is(node.connected, true);
 });
 
@@ -234,10 +249,10 @@ test("a raw block volume is connected, and its device bound", async ({ node }) =
 test("what is not staged is not published", async ({ node }) => {
   const publish = (request: object) => node.call("NodePublishVolume", request);
   const refused = status.FAILED_PRECONDITION;
-  await fails(publish({}), refused, /is not staged on this node/);
-  await fails(publish({ stagingTargetPath: "" }), refused, /^staging_target_path is missing/);
+  await refusesWith(publish({}), refused, /is not staged on this node/);
+  await refusesWith(publish({ stagingTargetPath: "" }), refused, /^staging_target_path is missing/);
   node.connected = true;
-  await fails(publish({}), refused, /is not staged at/);
+  await refusesWith(publish({}), refused, /is not staged at/);
 });
 
 test("what is missing in a request is named", async ({ node }) => {
@@ -262,12 +277,66 @@ test("what is missing in a request is named", async ({ node }) => {
     ["NodeExpandVolume", { volumePath: "" }, /^volume_path/],
   ];
   for (const [method, request, message] of table) {
-    await fails(node.call(method, request), status.INVALID_ARGUMENT, message);
+    await refusesWith(node.call(method, request), status.INVALID_ARGUMENT, message);
   }
   for (const method of ["NodeGetVolumeStats", "NodeExpandVolume"]) {
-    await fails(node.call(method, { volumeId: "junk" }), status.NOT_FOUND, /no volume junk/);
-    await fails(node.call(method, {}), status.NOT_FOUND, /is not at/);
+    await refusesWith(node.call(method, { volumeId: "junk" }), status.NOT_FOUND, /no volume junk/);
+    await refusesWith(node.call(method, {}), status.NOT_FOUND, /is not at/);
   }
+});
+
+test("a crash before or after any side effect, then the same call again", async () => {
+  const ready = { readonly: true };
+  const calls: [string, string[], string, object][] = [
+    ["stage", [], "NodeStageVolume", {}],
+    ["stage what is there", ["NodeStageVolume", "NodeUnstageVolume"], "NodeStageVolume", {}],
+    ["stage for a group", [], "NodeStageVolume", withFileSystem("xfs", { volumeMountGroup: "0" })],
+    ["publish", ["NodeStageVolume"], "NodePublishVolume", {}],
+    ["publish read-only", ["NodeStageVolume"], "NodePublishVolume", ready],
+    ["unpublish", ["NodeStageVolume", "NodePublishVolume"], "NodeUnpublishVolume", {}],
+    ["unstage", ["NodeStageVolume"], "NodeUnstageVolume", {}],
+    ["expand", ["NodeStageVolume"], "NodeExpandVolume", {}],
+  ];
+  for (const [what, before, method, request] of calls) {
+    const settled = async (fault: FakeNode["fault"]) => {
+      const node = new FakeNode();
+      mkdirSync(node.path("staging"));
+      try {
+        for (const earlier of before) await node.call(earlier, {});
+        node.changes = 0;
+        node.fault = fault;
+        if (fault !== null)
+          await refusesWith(node.call(method, request), status.INTERNAL, /it died/);
+        node.fault = null;
+        await node.call(method, request);
+        const text = JSON.stringify(node.state).replaceAll(node.folder.path, "");
+        return { changes: node.changes, state: text };
+      } finally {
+        node.folder.remove();
+      }
+    };
+    const reference = await settled(null);
+    assert.ok(reference.changes > 0, what);
+    for (let dieAtChange = 1; dieAtChange <= reference.changes; dieAtChange++) {
+      for (const before of [true, false]) {
+        const { state } = await settled({ dieAtChange, before });
+        assert.equal(state, reference.state, `${what}, change ${dieAtChange}, before: ${before}`);
+      }
+    }
+  }
+});
+
+test("what Kubernetes gives as a mount flag is in no message", async () => {
+  const table = new MountTable(runCommand);
+  const flags = ["ro", "password=hush"];
+  const mounting = table.mount({ source: "/none", target: "/none", fileSystem: "none", flags });
+  const error = await mounting.then(
+    () => assert.unreachable("it was mounted"),
+    (thrown: Error) => thrown,
+  );
+  const said = `${inspect(error, { depth: 9 })} ${JSON.stringify(error)}`;
+  assert.match(said, /mount -t none -o …/);
+  assert.not.match(said, /hush/);
 });
 
 test("the mount table is read as the kernel writes it", () => {
