@@ -102,12 +102,13 @@ async function createVolume(
   if (before !== null && storageNode !== null && before.node.name !== storageNode) {
     throw incompatible(request.name, `on storage node ${before.node.name}`);
   }
+  const cloneBytes = source === null ? 0 : await cloneSize(source, range);
   const found =
     source === null
       ? (before ?? (await makeBlank(nodes, { name, range, storageNode })))
       : (before ?? (await makeClone(source, name)));
   checkSource(request.name, found.item, source);
-  const whole = source === null ? found : await growClone(found, source, range);
+  const whole = source === null ? found : await growClone(found, source, cloneBytes);
   if (!fits(whole.item.sizeBytes, range)) {
     throw incompatible(request.name, `with ${whole.item.sizeBytes} bytes`);
   }
@@ -200,15 +201,20 @@ async function makeClone(source: Source, name: string): Promise<Found<VolumeView
   return { node, item: await node.daemon.cloneVolume(origin, name) };
 }
 
+/** Refuses a size that cannot be before anything is made: nobody would delete that. */
+async function cloneSize({ node, sizeBytes }: Source, range: Range): Promise<number> {
+  if (fits(sizeBytes, range)) return sizeBytes;
+  const { blockSizeBytes } = await node.daemon.info();
+  return chooseSize(range, { leastBytes: sizeBytes, blockSizeBytes });
+}
+
 /** A clone is as large as its origin at first. One that still is may be only half made. */
 async function growClone(
-  found: Found<VolumeView>,
+  { node, item }: Found<VolumeView>,
   source: Source,
-  range: Range,
+  sizeBytes: number,
 ): Promise<Found<VolumeView>> {
-  const { node, item } = found;
-  const { blockSizeBytes } = await node.daemon.info();
-  const sizeBytes = chooseSize(range, { leastBytes: source.sizeBytes, blockSizeBytes });
+  const found = { node, item };
   if (item.sizeBytes >= sizeBytes || item.sizeBytes !== source.sizeBytes) return found;
   return { node, item: await node.daemon.resizeVolume(item.name, sizeBytes) };
 }

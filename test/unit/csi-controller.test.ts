@@ -111,6 +111,7 @@ test("sizes: rounded up to blocks, within the limit, never less than the source"
   const origin = await create(world, "origin");
   const small = { ...fromVolume(origin), ...sized(4096, 8192) };
   await refusesWith(create(world, "small", small), status.OUT_OF_RANGE, /needs 1073741824/);
+  assert.is(world.nodes[0]?.pool.volumes.has("small"), false, "nothing is left of it");
 });
 
 test("clones and snapshots stay on their origin's node, and grow if they are to", async () => {
