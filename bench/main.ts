@@ -12,10 +12,11 @@ import { type Results, readResults, writeResults } from "./results.js";
 import { type Reporter, runSuites } from "./run.js";
 import type { Suite } from "./suite.js";
 import { branchSuite } from "./suites/branch.js";
+import { csiSuite } from "./suites/csi.js";
 import { engineSuite } from "./suites/engine.js";
 import { nbdSuite } from "./suites/nbd.js";
 
-const SUITES: Suite[] = [engineSuite, nbdSuite, branchSuite];
+const SUITES: Suite[] = [engineSuite, nbdSuite, branchSuite, csiSuite];
 /** To see whether everything works, not to learn anything. */
 const QUICK = { size: "64MiB", seconds: 1, rounds: 1 };
 const DEFAULT_TOLERANCE_PERCENT = 5;

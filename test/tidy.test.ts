@@ -23,7 +23,7 @@ const MAY_IMPORT: [RegExp, RegExp][] = [
   [/^nvmf\//, /^(engine\/base|engine\/core|native)\//],
   [/^csi\//, /^(engine\/(base\/|serve\/client)|nvmf\/)/],
   [/^bench\/fio-wrapper\//, NOTHING],
-  [/^bench\//, /^(engine|native)\//],
+  [/^bench\//, /^(engine|native)\/|^csi\/(protocol|main)\.ts/],
   [/^test\//, ANYTHING],
 ];
 

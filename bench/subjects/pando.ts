@@ -38,8 +38,12 @@ export interface PandoServer {
 
 let servers = 0;
 
-/** A daemon on a new pool at `path`. */
-export async function servePando(path: string, size: PoolSize): Promise<PandoServer> {
+/** A daemon on a new pool at `path`; `more`: arguments of it. */
+export async function servePando(
+  path: string,
+  size: PoolSize,
+  more: readonly string[] = [],
+): Promise<PandoServer> {
   await makePool(path, size);
   servers += 1;
   // Not below `path`: a socket's path is short.
@@ -53,6 +57,7 @@ export async function servePando(path: string, size: PoolSize): Promise<PandoSer
       args: [
         ...[DAEMON, "--pool", path, "--socket", control, "--nbd-socket", nbd],
         ...["--metrics", "none", "--target", "none", "--log-level", "warn"],
+        ...more,
       ],
       sockets: [control, nbd],
     });
