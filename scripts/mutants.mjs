@@ -1,5 +1,6 @@
-// Seeded bugs. Each entry of test/mutants/*.json puts one known bug into a copy of the tree and names
-// the test that must then fail. A mutant that survives means that the test has stopped testing.
+// Seeded bugs. Each entry of test/mutants/*.json puts one known bug into a copy of the tree and
+// names the test that must then fail. A mutant that survives means that the test has stopped
+// testing.
 //
 //   npm run mutants -- [--only NAME]… [--minutes N] [--list] [--check] [--no-setup]
 //
