@@ -287,6 +287,9 @@ void Connection::after_data() {
   if (!complete) return;
   // TCP 3.3.1.2: a bad data digest costs the command, not the connection.
   if (command.digest_failed) return fail(command, Status::kTransientTransportError);
+  // What it was let in for may be over: of two Connects that waited for data, one is answered now.
+  const Status status = admit(command);
+  if (status != Status::kSuccess) return fail(command, status);
   dispatch(command);
 }
 

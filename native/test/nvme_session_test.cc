@@ -110,6 +110,57 @@ void refuses_connects() {
   CHECK(session.io.read(0, 1).ok());
 }
 
+/// A Connect whose data the target has to ask for; its transfer tag.
+uint16_t ask_to_connect(Host& host, uint16_t cid) {
+  nvme::Sqe sqe{};
+  sqe.opcode = nvme::kFabricsOpcode;
+  sqe.nsid = static_cast<uint8_t>(nvme::FabricsType::kConnect);
+  sqe.cdw11 = 31;
+  sqe = Host::describe(sqe, sizeof(nvme::ConnectData), false);
+  sqe.cid = cid;
+  host.send(host.capsule(sqe));
+  HostPdu pdu;
+  REQUIRE(host.receive(pdu));
+  nvme::R2tPdu r2t;
+  REQUIRE(pdu.header_bytes.size() == sizeof(r2t));
+  std::memcpy(&r2t, pdu.header_bytes.data(), sizeof(r2t));
+  CHECK(r2t.header.type == static_cast<uint8_t>(nvme::PduType::kR2t) && r2t.cid == cid);
+  return r2t.tag;
+}
+
+// Fabrics 3.3: one Connect makes one queue, however many are sent before the first has its data.
+void connects_once() {
+  for (const bool discovery : {true, false}) {
+    TargetThread target;
+    target.on_reactor([&](auto&) { target.exports.open_delay_ms = 20; });
+    Host host(target.port());
+    REQUIRE(host.initialize());
+    nvme::ConnectData data{};
+    data.controller_id = 0xFFFF;
+    const std::string subsystem = discovery ? nvme::kDiscoveryNqn : kVolumeNqn;
+    std::memcpy(data.subsystem_nqn, subsystem.data(), subsystem.size());
+    std::memcpy(data.host_nqn, kHostNqn, sizeof(kHostNqn));
+    Bytes bytes(sizeof(data));
+    std::memcpy(bytes.data(), &data, sizeof(data));
+    const uint16_t first = ask_to_connect(host, 1);
+    const uint16_t second = ask_to_connect(host, 2);
+    host.send(host.h2c_data(1, first, 0, bytes, true));
+    host.send(host.h2c_data(2, second, 0, bytes, true));
+    int connected = 0;
+    for (int i = 0; i < 2; ++i) {
+      HostPdu pdu;
+      nvme::CapsuleRespPdu response{};
+      REQUIRE(host.receive(pdu) && pdu.header_bytes.size() == sizeof(response));
+      std::memcpy(&response, pdu.header_bytes.data(), sizeof(response));
+      const auto status = static_cast<Status>((response.cqe.status >> 1) & 0x7FF);
+      CHECK(status == Status::kSuccess || status == Status::kCommandSequenceError);
+      connected += status == Status::kSuccess ? 1 : 0;
+    }
+    CHECK(connected == 1 && target.open_volumes() == (discovery ? 0 : 1));
+    CHECK(host.enable());
+  }
+}
+
 void connects_in_order_only() {
   TargetThread target;
   Host host(target.port());
@@ -287,6 +338,7 @@ void refuses_bad_options() {
 int main() {
   connects();
   refuses_connects();
+  connects_once();
   connects_in_order_only();
   keep_alive();
   discovery();
