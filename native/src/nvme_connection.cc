@@ -258,6 +258,16 @@ Command* Connection::take_command() {
   return command;
 }
 
+// Every command waits for what only the host can bring: it has sent more than the queue holds (Base
+// 3.3.1), and what they wait for could only be behind that. A reply that is on its way may have
+// arrived.
+bool Connection::is_overfull() const {
+  return std::ranges::none_of(commands_, [](const auto& command) {
+    return command->state == Command::State::kExecuting ||
+           command->state == Command::State::kReplying;
+  });
+}
+
 void Connection::release(Command& command) {
   PANDO_ASSERT(command.state != Command::State::kExecuting);
   reserved_bytes_ -= command.reserved_bytes;

@@ -7,8 +7,9 @@
 // Memory is bounded: as many commands as the queue has entries, their data within what a
 // connection, a host and all of them may hold (nvme_budget.h), and one receive buffer. Past that it
 // stops reading, and the peer waits; but not while data that was asked for is still to come, which
-// may be behind what cannot be taken. A peer that owes data and sends nothing is put out. A
-// connection outlives its socket until the volume has finished with its last buffer.
+// may be behind what cannot be taken. A peer that owes data and sends nothing is put out, and so is
+// one that sends more commands than its queue holds in place of it. A connection outlives its
+// socket until the volume has finished with its last buffer.
 #pragma once
 
 #include <array>
@@ -119,6 +120,7 @@ class Connection final : private SendQueue::Listener {
   Status plan_transfer(Command& command, uint32_t capsule_bytes) const;
   Status admit(const Command& command) const;
   Command* take_command();
+  bool is_overfull() const;
   void release(Command& command);
   uint32_t bytes_of(const Command& command) const;
   bool reserve(Command& command);

@@ -159,6 +159,7 @@ bool Connection::take_icreq() {
 bool Connection::take_capsule(const PduLayout& layout) {
   Command* command = take_command();
   if (command == nullptr) {
+    if (is_overfull()) return terminate({FatalError::kSequenceError, 0});
     paused_ = true;
     return false;
   }

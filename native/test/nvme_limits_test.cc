@@ -118,6 +118,45 @@ void who_owes_data_and_says_nothing_is_put_out() {
   CHECK(target.eventually([](nvme::Target& t) { return t.budget().used_bytes() == 0; }));
 }
 
+// Base 3.3.1: no more commands than the queue has entries. The data that all of them wait for would
+// be behind one that cannot be taken: nothing would ever come, nor would the end be noticed.
+void who_fills_its_queue_and_goes_on_is_put_out() {
+  nvme::TargetOptions options = any_port();
+  options.data_stall_ms = options.connect_timeout_ms = 60'000;
+  TargetThread target(options);
+  const auto is_put_out = [&](Host& host, int entries, const std::function<void()>& send) {
+    for (int i = 0; i < entries; ++i) {
+      send();
+      HostPdu r2t;
+      REQUIRE(host.receive(r2t));
+      CHECK(r2t.header.type == static_cast<uint8_t>(nvme::PduType::kR2t));
+    }
+    send();
+    uint16_t error = 0;
+    REQUIRE(host.closed_by_target(&error));
+    CHECK(error == static_cast<uint16_t>(nvme::FatalError::kSequenceError));
+  };
+  Session session(target.port(), {}, kVolumeNqn, 0, 4);
+  is_put_out(session.io, 4, [&] { send_write(session.io, kMiB, false); });
+  Host stranger(target.port());
+  REQUIRE(stranger.initialize());
+  is_put_out(stranger, 2, [&] {
+    nvme::Sqe connect{};
+    connect.opcode = nvme::kFabricsOpcode;
+    connect.nsid = static_cast<uint8_t>(nvme::FabricsType::kConnect);
+    connect = Host::describe(connect, sizeof(nvme::ConnectData), false);
+    stranger.send(stranger.capsule(connect));
+  });
+  // Those that wait for memory which the others hold count too.
+  Session greedy(target.port(), {}, kVolumeNqn, 0, 8);
+  for (int i = 0; i < 4; ++i) send_write(greedy.io, kMiB, false);
+  for (int i = 0; i < 5; ++i) send_write(greedy.io, kMiB, false);
+  uint16_t error = 0;
+  CHECK(greedy.io.closed_by_target(&error));
+  CHECK(error == static_cast<uint16_t>(nvme::FatalError::kSequenceError));
+  CHECK(target.eventually([](nvme::Target& t) { return t.budget().used_bytes() == 0; }));
+}
+
 void a_host_has_so_many_queues() {
   nvme::TargetOptions options = any_port();
   options.max_host_connections = 3;
@@ -249,6 +288,7 @@ int main() {
   who_waits_gets_its_turn();
   capsules_wait_and_nothing_is_lost();
   who_owes_data_and_says_nothing_is_put_out();
+  who_fills_its_queue_and_goes_on_is_put_out();
   a_host_has_so_many_queues();
   strangers_do_not_take_every_place();
   without_descriptors_the_old_live_and_the_new_wait();
