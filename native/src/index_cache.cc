@@ -237,6 +237,10 @@ std::vector<IndexCache::LayerDelta> IndexCache::layer_deltas() const {
   return deltas;
 }
 
+void IndexCache::expect_fold(uint64_t child_id, uint32_t span) {
+  if (LayerState* child = find_layer(child_id)) child->mark_stored(span);
+}
+
 void IndexCache::adopt(uint64_t parent_id, uint64_t child_id, uint32_t span,
                        const SlotMask& adopted) {
   // An answer from before would be the parent's index block, or an ancestor's behind it.

@@ -112,6 +112,10 @@ class IndexCache {
   void answer(uint64_t token, uint64_t owner, std::shared_ptr<IndexBlock> block, bool failed);
 
   // Fold of a layer into its only child; see the table in ARCHITECTURE.md.
+  /// The store is about to have an index block of `child` for the span, in place of its parent's:
+  /// from now on a look-up asks for the child's first. Whatever the answer is read from, before or
+  /// after, is right then; of the parent it would be an ancestor's once the fold is committed.
+  void expect_fold(uint64_t child, uint32_t span);
   /// The store has the two layers' index blocks of `span` as one, the child's: `adopted` are the
   /// slots that have become its own.
   void adopt(uint64_t parent, uint64_t child, uint32_t span, const SlotMask& adopted);

@@ -155,6 +155,7 @@ void Pool::fold_hold(uint64_t layer, const std::vector<uint32_t>& spans, TakeCop
   uint64_t ordinal = 0;
   for (uint32_t span : spans) {
     holds_.hold(layer, span);
+    index_.expect_fold(layer, span);
     const IndexEntry* entry = index_.find_dirty(layer, span);
     if (entry == nullptr) continue;
     ordinal = std::max(ordinal, entry->last_ordinal);

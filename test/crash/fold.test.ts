@@ -15,7 +15,16 @@ import {
   smallPool,
   write,
 } from "../sim/small-pool.js";
-import { drain, ended, type Holds, isKind, take, track, until } from "../sim/steps.js";
+import {
+  drain,
+  ended,
+  type Holds,
+  isKind,
+  type Tracked,
+  take,
+  track,
+  until,
+} from "../sim/steps.js";
 
 const test = suite("fold");
 const STORE: Holds = isKind("commit", "durable");
@@ -144,6 +153,34 @@ test("changes of a span wait while it is folded, and reads go on", async () => {
   await flush(client, "a");
   await cutPower(client);
   await finish(client);
+});
+
+test("a look-up between a fold's commit and its durability finds what was moved", async () => {
+  for (const asked of ["before the fold", "when it is committed"]) {
+    const client = await smallPool({ indexCacheBytes: FEW_ENTRIES });
+    const { world } = client;
+    await write(client, "a", 0, 8);
+    await world.run(client.snapshot("a", "s"));
+    await world.run(client.checkpoint());
+    // The snapshot's index block is in the store only, and the volume has none of its own.
+    await pushOut(client);
+    const late = isKind("question");
+    const reads: Tracked<unknown>[] = [];
+    const submit = (): void => {
+      reads.push(track(client.read("a", { sector: 0, count: 8 })));
+    };
+    if (asked === "before the fold") submit();
+    await ended(world, track(client.deleteSnapshot("a@s")), late);
+    assert.ok(await until(world, () => world.foldPhase === "transaction", late));
+    await take(world, isKind("commit"));
+    submit();
+    const durable = isKind("durable");
+    for (const reading of reads) assert.ok(await ended(world, reading, durable), asked);
+    assert.is(world.foldPhase, "transaction");
+    await world.quiesce();
+    await read(client, "a", 0, 16);
+    await finish(client);
+  }
 });
 
 test("a write under way when its span is folded frees what it replaces", async () => {
