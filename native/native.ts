@@ -258,6 +258,7 @@ export interface Addon {
 
   // The simulated device; see native/src/sim_disk.h.
   simDiskCreate(sizeBytes: number, atomicUnit: 512 | 4096): number;
+  /** What is pending in it can only be lost, by a power cut or a kill, before anything else. */
   simDiskFork(device: number): number;
   simDiskWrite(device: number, offsetBytes: number, data: Uint8Array): void;
   simDiskPending(device: number): PendingDiskOp[];

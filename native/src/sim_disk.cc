@@ -24,6 +24,7 @@ SimDisk::SimDisk(uint64_t size_bytes, uint32_t atomic_unit)
 }
 
 void SimDisk::submit(DiskOp* op) {
+  PANDO_ASSERT(!borrows_pending_);
   PANDO_ASSERT(op->kind == DiskOpKind::kFlush || op->length > 0);
   PANDO_ASSERT(op->offset % atomic_unit_ == 0 && op->length % atomic_unit_ == 0);
   PANDO_ASSERT(op->offset + op->length <= size_bytes_);
@@ -82,7 +83,7 @@ void SimDisk::make_durable(uint64_t write_limit) {
 }
 
 void SimDisk::complete(size_t index, int error, uint64_t seed) {
-  PANDO_ASSERT(index < pending_.size());
+  PANDO_ASSERT(index < pending_.size() && !borrows_pending_);
   const Pending pending = pending_[index];
   pending_.erase(pending_.begin() + static_cast<ptrdiff_t>(index));
   DiskOp rest = rest_of(pending);
@@ -112,7 +113,7 @@ void SimDisk::complete(size_t index, int error, uint64_t seed) {
 }
 
 void SimDisk::transfer(size_t index, uint32_t length) {
-  PANDO_ASSERT(index < pending_.size());
+  PANDO_ASSERT(index < pending_.size() && !borrows_pending_);
   DiskOp part = rest_of(pending_[index]);
   PANDO_ASSERT(part.kind != DiskOpKind::kFlush && length % atomic_unit_ == 0);
   PANDO_ASSERT(length > 0 && length < part.length);
@@ -135,6 +136,7 @@ void SimDisk::cut_power(Survivors survivors, uint64_t seed) {
     }
   }
   pending_.clear();
+  borrows_pending_ = false;
   for (auto& [unit, versions] : unflushed_) {
     size_t keep = 0;  // 0: the durable contents; n: the n-th version
     if (survivors == Survivors::kRandom) {
@@ -176,6 +178,7 @@ void SimDisk::kill(uint64_t seed) {
     if (is_write(rest) && prng.below(2) == 1) apply(rest, false);
   }
   pending_.clear();
+  borrows_pending_ = false;
 }
 
 void SimDisk::read_now(uint64_t offset, uint32_t length, std::byte* data) const {
@@ -203,7 +206,7 @@ void SimDisk::flush_now() {
 
 SimDisk SimDisk::fork() const {
   SimDisk copy(*this);
-  copy.pending_.clear();
+  copy.borrows_pending_ = !pending_.empty();
   return copy;
 }
 

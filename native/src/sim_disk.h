@@ -75,7 +75,8 @@ class SimDisk final : public Disk {
   void write_now(uint64_t offset, uint32_t length, const std::byte* data);
   void flush_now();
 
-  /// The same contents and cache under a new name, nothing pending: a state to start again from.
+  /// The same contents and cache under a new name. What is pending stays its owner's: a fork can
+  /// only lose it, by a power cut or a kill, before anything else is done with it.
   SimDisk fork() const;
   /// Everything that was done to it so far, in its order, as one number.
   uint32_t digest() const { return digest_; }
@@ -108,6 +109,7 @@ class SimDisk final : public Disk {
   Content durable_;                                     // what a power cut cannot take away
   std::map<uint64_t, std::vector<Version>> unflushed_;  // by unit, oldest first
   std::vector<Pending> pending_;
+  bool borrows_pending_ = false;  // a fork: `pending_` is another disk's
   uint64_t writes_ = 0;
   uint32_t digest_ = 0;
 };

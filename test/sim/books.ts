@@ -34,6 +34,15 @@ export class Books {
   readonly snapshots = new Map<string, SnapshotBook>();
   #now = 0;
 
+  /** Other books with the same entries. What is settled is settled in both. */
+  copy(): Books {
+    const copy = new Books();
+    for (const [name, volume] of this.volumes) copy.volumes.set(name, { ...volume });
+    for (const [key, snapshot] of this.snapshots) copy.snapshots.set(key, { ...snapshot });
+    copy.#now = this.#now;
+    return copy;
+  }
+
   volume(name: string): VolumeBook {
     const volume = this.volumes.get(name);
     assert(volume !== undefined, `volume ${name} exists`);

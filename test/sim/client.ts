@@ -15,7 +15,7 @@ import {
 } from "./audit.js";
 import { sectorsOf } from "./blocks.js";
 import { Books, HOLE, type Range, type SnapshotBook, type VolumeBook } from "./books.js";
-import { type History, type Mark, written } from "./history.js";
+import { type History, type Mark, onTrial, written } from "./history.js";
 import { compareSpace } from "./space.js";
 import type { Scheduler, World } from "./world.js";
 
@@ -40,25 +40,27 @@ export type Outcome = IoResult["status"];
 const LONGEST_READ = 64;
 
 export class Client {
-  readonly world: World;
-  readonly #books = new Books();
+  #world: World;
+  #books = new Books();
   /** Names that a change under way is about. */
-  readonly busy = new Set<string>();
+  busy = new Set<string>();
   /** Where the traffic is. */
   readonly places: readonly Range[];
   /** What is read to compare a whole volume: the places, and every sector that was ever changed. */
   readonly #touched = new Set<number>();
   underWay = 0;
-  readonly #pending = new Set<Pending>();
+  #pending = new Set<Pending>();
   /** Told of everything that is asked for, and how it ends. */
   trace: (line: string) => void = () => undefined;
   #version = 0;
   #temporary = 0;
   /** Since the volumes were compared the last time. */
   #lostPower = false;
+  /** What is found counts for good. */
+  #forGood = true;
 
   constructor(world: World, places: readonly Range[]) {
-    this.world = world;
+    this.#world = world;
     this.places = places;
     for (const place of places) this.#touch(place);
   }
@@ -248,7 +250,7 @@ export class Client {
       },
       resolve: (found) => {
         const bytes = found.volumes.get(name);
-        if (bytes === sectors * SECTOR_BYTES) volume.sectors = sectors;
+        if (bytes === sectors * SECTOR_BYTES) this.#books.volume(name).sectors = sectors;
       },
     });
   }
@@ -308,12 +310,58 @@ export class Client {
     this.#lostPower = false;
   }
 
+  /**
+   * Finds out whether all that was acknowledged is in the world that a crash now would leave, as
+   * resume() does after one, and then whatever `more` wants to know. This client and its own world
+   * stay as they are; the other one ends.
+   */
+  async tryCrash(
+    how: "kill" | "power",
+    after: World,
+    more: () => Promise<void> = async () => undefined,
+  ): Promise<void> {
+    const { busy, underWay, trace } = this;
+    const kept = { world: this.#world, books: this.#books, pending: this.#pending };
+    const lostPower = this.#lostPower;
+    const temporary = this.#temporary;
+    this.#world = after;
+    this.#books = kept.books.copy();
+    this.#pending = new Set(kept.pending);
+    this.busy = new Set();
+    this.#forGood = false;
+    this.trace = () => undefined;
+    try {
+      await onTrial(async () => {
+        this.died(how);
+        await after.open();
+        await this.resume();
+        await more();
+      });
+      after.destroy();
+    } finally {
+      this.#world = kept.world;
+      this.#books = kept.books;
+      this.#pending = kept.pending;
+      this.busy = busy;
+      this.underWay = underWay;
+      this.trace = trace;
+      this.#lostPower = lostPower;
+      this.#temporary = temporary;
+      this.#forGood = true;
+    }
+  }
+
   /** Reads everything that there is, snapshots too. */
   async compareAll(scheduler?: Scheduler): Promise<void> {
     assert(this.underWay === 0, "nothing is under way");
     compareNames(await findNames(this.world), this.#books);
     for (const volume of [...this.volumes.values()])
       await this.#compareVolume(volume, false, scheduler);
+    await this.compareSnapshots(scheduler);
+  }
+
+  /** Reads them through clones. */
+  async compareSnapshots(scheduler?: Scheduler): Promise<void> {
     for (const key of [...this.snapshots.keys()]) {
       const name = `temporary-${++this.#temporary}`;
       const options = scheduler === undefined ? {} : { scheduler };
@@ -333,6 +381,10 @@ export class Client {
 
   checkStore(): void {
     requireCleanStore(this.world);
+  }
+
+  get world(): World {
+    return this.#world;
   }
 
   get volumes(): Map<string, VolumeBook> {
@@ -461,7 +513,7 @@ export class Client {
         result.data,
         allowed,
         crashed ? "after a crash" : "at rest",
-        crashed,
+        crashed && this.#forGood,
       );
     }
     await this.world.run(this.close(volume.name), options);

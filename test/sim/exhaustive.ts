@@ -1,7 +1,8 @@
 // Bounded exhaustive: every sequence of a few operations on a tiny volume, crashed after every
 // device operation and commit of its last one, with every set of what was not flushed and every
 // number of the transactions that were not durable. No crash is needed in the operations before the
-// last: the shorter sequence has had it, since the order of steps is always the same.
+// last: the shorter sequence has had it, since the order of steps is always the same. Each crash is
+// one of a copy of the world, so a sequence is run once.
 //
 // Sequences begin at a pool that is empty, or at one that has what they could not reach in a few
 // steps: a snapshot and a clone of it, some of it in the store, some in the journal, some in
@@ -10,7 +11,7 @@ import { assert } from "../../engine/base/assert.js";
 import { native } from "../../native/native.js";
 import type { Range } from "./books.js";
 import { Client } from "./client.js";
-import { until } from "./steps.js";
+import { type Tracked, track, until } from "./steps.js";
 import { World } from "./world.js";
 
 const SECTORS = 520;
@@ -103,7 +104,7 @@ export function newTally(): Tally {
 
 /** Every sequence of exactly so many operations that makes sense from the base on. */
 export function* sequencesOf(base: string, length: number): Generator<string[]> {
-  const begin = BASES[base] ?? [];
+  const before = BASES[base] ?? [];
   const walk = function* (sequence: string[]): Generator<string[]> {
     if (sequence.length === length) {
       yield sequence;
@@ -111,11 +112,11 @@ export function* sequencesOf(base: string, length: number): Generator<string[]> 
     }
     for (const [name, { needs }] of Object.entries(LETTERS)) {
       const there = { snapshot: 0, clone: 0 };
-      for (const before of [...begin, ...sequence]) {
-        if (before === "snapshot") there.snapshot++;
-        if (before === "clone" || before === "clone snapshot") there.clone++;
-        if (before === "delete snapshot") there.snapshot--;
-        if (before === "delete clone") there.clone--;
+      for (const done of [...before, ...sequence]) {
+        if (done === "snapshot") there.snapshot++;
+        if (done === "clone" || done === "clone snapshot") there.clone++;
+        if (done === "delete snapshot") there.snapshot--;
+        if (done === "delete clone") there.clone--;
       }
       if (needs === undefined || there[needs] > 0) yield* walk([...sequence, name]);
     }
@@ -134,42 +135,39 @@ export async function explore(
   tally: Tally,
 ): Promise<void> {
   tally.sequences++;
+  const { client, last } = await begin(base, sequence);
+  const { world } = client;
+  const what = `${base}: ${sequence.join(", ")}`;
   for (let point = 0; point < MAX_POINTS; point++) {
-    const probe = await runTo(base, sequence, point);
-    const { world } = probe.client;
     const sets = native.simDiskSurvivorSets(world.device, Number.MAX_SAFE_INTEGER);
     const transactions = world.store.pendingCount + 1;
-    const { ended } = probe;
-    world.destroy();
     for (const number of sample(sets * transactions, setsPerPoint)) {
-      const what = `${base}: ${sequence.join(", ")}; power cut after step ${point}, set ${number}`;
-      await explain(what, async () => {
-        const { client } = await runTo(base, sequence, point);
+      await explain(`${what}; power cut after step ${point}, set ${number}`, () => {
         const set = Math.floor(number / transactions);
-        client.world.cutPower("chosen", set, () => number % transactions);
-        client.died("power");
-        await verify(client, number);
+        const after = world.afterPowerCut("chosen", set, () => number % transactions);
+        return client.tryCrash("power", after, () => verify(client, number));
       });
       tally.powerCuts++;
     }
-    await explain(`${base}: ${sequence.join(", ")}; killed after step ${point}`, async () => {
-      const { client } = await runTo(base, sequence, point);
-      client.world.kill(point + 1);
-      client.died("kill");
-      await verify(client, point);
-    });
+    await explain(`${what}; killed after step ${point}`, () =>
+      client.tryCrash("kill", world.afterKill(point + 1), () => verify(client, point)),
+    );
     tally.kills++;
     tally.points++;
-    if (ended) break;
+    const moved = await until(world, () => last.state === "failed" || world.stepCount > last.steps);
+    if (last.state === "failed") throw last.error;
+    assert(moved || last.state === "done", "deadlock: the operation waits, and nothing can happen");
+    if (!moved) break;
+    last.steps = world.stepCount;
   }
+  world.destroy();
 }
 
-/** Takes so many steps of the last operation, and of what it leaves to the background. */
-async function runTo(
+/** Runs all but the last operation, which is submitted. */
+async function begin(
   base: string,
   sequence: readonly string[],
-  steps: number,
-): Promise<Tiny & { ended: boolean }> {
+): Promise<Tiny & { last: Tracked<unknown> & { steps: number } }> {
   const world = new World({ dataBlocks: 64, journalBlocks: 64, indexCacheBytes: 8 * 2400 });
   await world.format();
   await world.open();
@@ -180,31 +178,15 @@ async function runTo(
   for (const name of BASES[base] ?? []) await world.run(letter(name).run(tiny));
   await world.quiesce();
   for (const name of sequence.slice(0, -1)) await world.run(letter(name).run(tiny));
-  const before = world.stepCount;
-  let failure: unknown = null;
-  let done = false;
-  letter(sequence.at(-1) as string)
-    .run(tiny)
-    .then(
-      () => {
-        done = true;
-      },
-      (error: unknown) => {
-        failure = error;
-      },
-    );
-  const moved = await until(world, () => failure !== null || world.stepCount - before === steps);
-  if (failure !== null) throw failure;
-  assert(moved || done, "deadlock: the operation waits, and nothing can happen");
-  return { ...tiny, ended: !moved };
+  const last = track(letter(sequence.at(-1) as string).run(tiny));
+  await world.settle();
+  return { ...tiny, last: Object.assign(last, { steps: world.stepCount }) };
 }
 
+/** What reclaiming leaves behind, or takes away, shows in one case as in all that are like it. */
 async function verify(client: Client, number: number): Promise<void> {
-  await client.world.open();
-  await client.resume();
-  // What reclaiming leaves behind shows in one case as in all that are like it.
+  if (number % 4 === 1) await client.compareSnapshots();
   if (number % 4 === 0) await client.deleteAll();
-  client.world.destroy();
 }
 
 /** All numbers below `count`, or so many of them from first to last. */

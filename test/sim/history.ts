@@ -9,6 +9,9 @@
 //
 // An image is a volume as it was at one instant between two moments: each sector is one of some
 // marks, and all together must fit one instant. Sectors are settled as they are read.
+//
+// What a crash would leave can be looked at without settling anything for good: on trial.
+import { assert } from "../../engine/base/assert.js";
 import { UNITS_PER_SECTOR } from "./blocks.js";
 
 export interface Content {
@@ -43,6 +46,22 @@ export function observed(versions: readonly number[]): Content {
     mayBe: (unit, seen) => versions[unit] === seen,
     settle: () => undefined,
   };
+}
+
+/** Takes back what was settled since the trial began; null: there is none. */
+let trial: (() => void)[] | null = null;
+
+/** Runs `work`, and forgets what was settled meanwhile. */
+export async function onTrial(work: () => Promise<void>): Promise<void> {
+  assert(trial === null, "one trial at a time");
+  const undo: (() => void)[] = [];
+  trial = undo;
+  try {
+    await work();
+  } finally {
+    trial = null;
+    for (const takeBack of undo.reverse()) takeBack();
+  }
 }
 
 export class History {
@@ -154,6 +173,12 @@ export class Image {
       this.#seen.set(sector, seen);
     }
     if (seen[unit] === version) return;
+    const before = { seen: seen[unit], from: this.#from, to: this.#to };
+    trial?.push(() => {
+      seen[unit] = before.seen;
+      this.#from = before.from;
+      this.#to = before.to;
+    });
     seen[unit] = version;
     const fitting = candidates.filter(({ mark }) => mark.content.mayBe(unit, version));
     const [only] = fitting;

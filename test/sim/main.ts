@@ -2,7 +2,7 @@
 import yargs from "yargs";
 import { FAULTS, type Fault, type FaultRates } from "./faults.js";
 import { formatRanges } from "./ranges.js";
-import { OPERATIONS } from "./run.js";
+import { OPERATIONS, TRIAL_CUTS } from "./run.js";
 import { type Masks, shrink } from "./shrink.js";
 import { describeVersion } from "./version.js";
 import type { Job } from "./worker.js";
@@ -17,6 +17,11 @@ const command = yargs(process.argv.slice(2))
   .option("seed", { type: "number", default: 1, describe: "the first seed" })
   .option("seeds", { type: "number", default: 1, describe: "how many, one after the other" })
   .option("ops", { type: "number", default: OPERATIONS, describe: "operations of a run" })
+  .option("trial-cuts", {
+    type: "number",
+    default: TRIAL_CUTS,
+    describe: "of a copy of the pool, once in so many turns; 0: none",
+  })
   .option("skip-ops", { type: "string", default: "", describe: "leave these out, like 0-11,13" })
   .option("skip-faults", { type: "string", default: "", describe: "leave these out" })
   .option("shrink-minutes", { type: "number", default: 3, describe: "for a failing run; 0: not" })
@@ -41,7 +46,8 @@ for (const fault of FAULT_NAMES) {
   const given = flags[kebab(fault)];
   if (typeof given === "number") rates[fault] = given;
 }
-for (const [name, value] of Object.entries({ ...rates, seed: flags.seed, ops: flags.ops })) {
+const { seed: first, ops, trialCuts } = flags;
+for (const [name, value] of Object.entries({ ...rates, seed: first, ops, trialCuts })) {
   if (Number.isSafeInteger(value) && value >= 0) continue;
   console.error(`error: --${kebab(name)} is a whole number, not ${value}`);
   process.exit(1);
@@ -53,6 +59,7 @@ const job: Job = {
   stride: 1,
   seeds: flags.seeds,
   operations: flags.ops,
+  trialCuts: flags.trialCuts,
   rates,
   skippedOperations: flags.skipOps,
   skippedFaults: flags.skipFaults,
@@ -105,9 +112,10 @@ async function shorten({ seed, summary }: Failure): Promise<void> {
 function replay(seed: number, skipOps: string, skipFaults: string): string {
   const given = Object.entries(rates).map(([fault, rate]) => ` --${kebab(fault)} ${rate}`);
   const ops = flags.ops === OPERATIONS ? "" : ` --ops ${flags.ops}`;
+  const trials = flags.trialCuts === TRIAL_CUTS ? "" : ` --trial-cuts ${flags.trialCuts}`;
   const masks = [
     skipOps === "" ? "" : ` --skip-ops ${skipOps}`,
     skipFaults === "" ? "" : ` --skip-faults ${skipFaults}`,
   ];
-  return `npm run sim -- --seed ${seed}${ops}${given.join("")}${masks.join("")}`;
+  return `npm run sim -- --seed ${seed}${ops}${trials}${given.join("")}${masks.join("")}`;
 }

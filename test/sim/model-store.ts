@@ -115,13 +115,21 @@ export class ModelStore implements Store {
     return this.#pending.length;
   }
 
-  /**
-   * Ends this store at once: nothing that waits for it goes on. Gives the one that is found
-   * afterwards: after a power cut with the first choose(n + 1) of the n pending transactions,
-   * durable; after a kill with all of them, still pending.
-   */
+  /** Ends this store at once: nothing that waits for it goes on. Gives the one that is found. */
   crash(power: boolean, choose: (n: number) => number, options?: ModelStoreOptions): ModelStore {
     this.#crashed = true;
+    return this.afterCrash(power, choose, options);
+  }
+
+  /**
+   * The store that would be found after a crash now: of power with the first choose(n + 1) of the n
+   * pending transactions, durable; of the process with all of them, still pending.
+   */
+  afterCrash(
+    power: boolean,
+    choose: (n: number) => number,
+    options?: ModelStoreOptions,
+  ): ModelStore {
     const after = options ?? { schedule: this.#schedule };
     const pending = this.#doubtful === null ? this.#pending : [...this.#pending, this.#doubtful];
     if (!power) {

@@ -41,6 +41,7 @@ export const GOALS = [
   "clean stop",
   "kill",
   "power cut",
+  "power cut on trial",
   "failed data I/O",
   "failed flush or journal write",
   "short transfer",

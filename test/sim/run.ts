@@ -24,6 +24,10 @@ export interface RunOptions {
   operations?: number;
   /** In place of what the seed says. */
   rates?: Partial<FaultRates>;
+  /**
+   * Once in so many turns power is cut on trial: the run goes on as if nothing had been. 0: never.
+   */
+  trialCuts?: number;
   /** Numbers of operations that are left out. */
   skippedOperations?: ReadonlySet<number>;
   /** Numbers of faults that are left out. */
@@ -38,11 +42,17 @@ export interface Summary {
   faults: number;
   steps: number;
   powerCuts: number;
+  /** Of these, and not counted there: of a copy of the world. */
+  trialCuts: number;
   kills: number;
   digest: string;
 }
 
 export const OPERATIONS = 260;
+/** Of trial cuts, once in so many turns. */
+export const TRIAL_CUTS = 100;
+/** What is kept of what was not flushed. */
+const SURVIVORS = ["none", "all", "completed", "random", "random"] as const;
 /** The journal fills up behind a slow store only if there is more to do. */
 const SLOW_FACTOR = 3;
 const UNDER_WAY = 10;
@@ -76,6 +86,7 @@ export class Run {
   readonly #rates: FaultRates;
   readonly #pool: WorldOptions;
   readonly #random: Random;
+  readonly #trials: Random;
   readonly #dice: FaultDice;
   readonly #reached: Reached;
   readonly #world: World;
@@ -92,6 +103,7 @@ export class Run {
     this.#rates = { ...ratesOf(seed), ...options.rates };
     this.#pool = poolOf(seed, seeded(mix(seed, 1)));
     this.#random = seeded(mix(seed, 2));
+    this.#trials = seeded(mix(seed, 4));
     this.#dice = new FaultDice(mix(seed, 3), this.#rates, options.skippedFaults, (line) =>
       this.#tell(line),
     );
@@ -109,7 +121,15 @@ export class Run {
       maxChanges: slowStore > 0 ? 1 : UNDER_WAY,
       tolerated: this.#tolerated(),
     });
-    this.summary = { operations: 0, faults: 0, steps: 0, powerCuts: 0, kills: 0, digest: "" };
+    this.summary = {
+      operations: 0,
+      faults: 0,
+      steps: 0,
+      powerCuts: 0,
+      trialCuts: 0,
+      kills: 0,
+      digest: "",
+    };
   }
 
   /** The pool and every rate: what a run prints first. */
@@ -153,6 +173,8 @@ export class Run {
     for (let next = 0; next < total; ) {
       await this.#world.settle();
       if (this.#load.surprise !== null) throw this.#load.surprise;
+      const { trialCuts = TRIAL_CUTS } = this.#options;
+      if (trialCuts > 0 && this.#trials.oneIn(trialCuts)) await this.#cutOnTrial();
       if (this.#dice.roll("powerCut")) await this.#crash("power");
       else if (this.#dice.roll("kill")) await this.#crash("kill");
       else if (await this.#isBroken()) await this.#crash(this.#random.pick(["power", "kill"]));
@@ -226,13 +248,29 @@ export class Run {
     } else {
       this.#reached.add("power cut");
       this.summary.powerCuts++;
-      const survivors = random.pick(["none", "all", "completed", "random", "random"] as const);
+      const survivors = random.pick(SURVIVORS);
       this.#world.cutPower(survivors, seed, (n) => random.below(n));
     }
     this.#tell(how === "kill" ? "killed" : "power is cut");
     this.#client.died(how);
     this.#load.died();
     this.#suspect = false;
+  }
+
+  /** What a power cut now would leave, one of the many things that it may. */
+  async #cutOnTrial(): Promise<void> {
+    const random = this.#trials;
+    const survivors = random.pick(SURVIVORS);
+    const seed = random.below(2 ** 30);
+    this.#tell(`power cut on trial ${this.summary.trialCuts}: ${survivors}, ${seed}`);
+    const after = this.#world.afterPowerCut(survivors, seed, (n) => random.below(n));
+    const more = random.below(8);
+    await this.#client.tryCrash("power", after, async () => {
+      if (more === 0) await this.#client.compareSnapshots();
+      if (more === 1) await this.#client.deleteAll();
+    });
+    this.summary.trialCuts++;
+    this.#reached.add("power cut on trial");
   }
 
   async #reopen(): Promise<void> {

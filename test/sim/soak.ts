@@ -4,6 +4,7 @@
 import { availableParallelism } from "node:os";
 import yargs from "yargs";
 import { Reached } from "./reached.js";
+import { TRIAL_CUTS } from "./run.js";
 import { describeVersion } from "./version.js";
 import { runJob } from "./workers.js";
 
@@ -13,6 +14,11 @@ const flags = await yargs(process.argv.slice(2))
   .option("minutes", { type: "number", default: 10, describe: "no seed is begun after these" })
   .option("first", { type: "number", default: 1, describe: "the first seed" })
   .option("processes", { type: "number", default: availableParallelism(), describe: "in parallel" })
+  .option("trial-cuts", {
+    type: "number",
+    default: 2,
+    describe: "of copies of the pool, once in so many turns of a run; 0: none",
+  })
   .option("exhaustive", { type: "number", default: 0, describe: "all sequences up to this length" })
   .example("$0 --minutes 60", "an hour on every core")
   .example("$0 --minutes 5 --first 100000", "other seeds than the last time")
@@ -32,6 +38,7 @@ const totals = {
   faults: 0,
   steps: 0,
   powerCuts: 0,
+  trialCuts: 0,
   kills: 0,
 };
 const reached = new Reached();
@@ -58,11 +65,18 @@ process.exitCode = failed > 0 ? 1 : 0;
 async function soak(first: number): Promise<void> {
   const stride = flags.processes;
   for (let next = first; Date.now() < endMs; ) {
-    const job = { first: next, stride, seeds: SEEDS, endMs };
+    const job = { first: next, stride, seeds: SEEDS, endMs, trialCuts: flags.trialCuts };
     const failure = await runJob(job, (news) => {
       if (news.type !== "end") return;
       totals.seeds++;
-      for (const key of ["operations", "faults", "steps", "powerCuts", "kills"] as const) {
+      for (const key of [
+        "operations",
+        "faults",
+        "steps",
+        "powerCuts",
+        "trialCuts",
+        "kills",
+      ] as const) {
         totals[key] += news.summary[key];
       }
       reached.addAll(news.reached);
@@ -70,7 +84,8 @@ async function soak(first: number): Promise<void> {
     if (failure === null) return;
     failed++;
     console.log(`seed ${failure.seed} FAILS: ${failure.error}`);
-    console.log(`replay: npm run sim -- --seed ${failure.seed}`);
+    const trials = flags.trialCuts === TRIAL_CUTS ? "" : ` --trial-cuts ${flags.trialCuts}`;
+    console.log(`replay: npm run sim -- --seed ${failure.seed}${trials}`);
     next = failure.seed + stride;
   }
 }
@@ -92,7 +107,8 @@ async function exploreShare(first: number): Promise<void> {
 
 function progress(): string {
   const seconds = (Date.now() - beginMs) / 1000;
-  const { powerCuts, kills, ...others } = totals;
+  const { powerCuts: ownCuts, trialCuts, kills, ...others } = totals;
+  const powerCuts = ownCuts + trialCuts;
   const done = Object.entries(others).filter(([, count]) => count > 0);
   const work = done.map(([name, count]) => `${count} ${name}`).join(", ");
   const rate = (powerCuts / seconds).toFixed(1);

@@ -15,6 +15,7 @@ export interface Job {
   /** No seed is begun after this, by the machine's clock. */
   endMs?: number;
   operations?: number;
+  trialCuts?: number;
   rates?: Partial<FaultRates>;
   /** As in ranges.ts. */
   skippedOperations?: string;
@@ -73,6 +74,7 @@ async function runSeed(job: Job, seed: number): Promise<boolean> {
     {
       seed,
       ...(job.operations !== undefined && { operations: job.operations }),
+      ...(job.trialCuts !== undefined && { trialCuts: job.trialCuts }),
       ...(job.rates !== undefined && { rates: job.rates }),
       skippedOperations: parseRanges(job.skippedOperations ?? ""),
       skippedFaults: parseRanges(job.skippedFaults ?? ""),

@@ -97,7 +97,8 @@ export class World {
     answer: 0,
   };
 
-  constructor(options: WorldOptions, from?: World) {
+  /** `from`: another one's device and store, to go on with. */
+  constructor(options: WorldOptions, from?: { world: World; device: number; store: ModelStore }) {
     this.#options = options;
     const blockSizeBytes = options.blockSizeBytes ?? 4096;
     const journalBlocks = options.journalBlocks ?? 256;
@@ -115,10 +116,10 @@ export class World {
       dataBlocks: options.dataBlocks,
     };
     if (from !== undefined) {
-      this.superblock = from.superblock;
-      this.#device = native.simDiskFork(from.#device);
-      this.#store = from.#store.fork({ schedule: this.#schedule });
-      this.#uuids = from.#uuids;
+      this.superblock = from.world.superblock;
+      this.#device = from.device;
+      this.#store = from.store.fork({ schedule: this.#schedule });
+      this.#uuids = from.world.#uuids;
       return;
     }
     this.#device = native.simDiskFork(usedDisk(this.superblock, options.atomicUnit ?? 4096));
@@ -134,7 +135,24 @@ export class World {
    */
   fork(): World {
     assert(this.#pool === null, "a world in service cannot be forked");
-    return new World(this.#options, this);
+    const device = native.simDiskFork(this.#device);
+    return new World(this.#options, { world: this, device, store: this.#store });
+  }
+
+  /** The world that a power cut now would leave; this one goes on as if nothing had been. */
+  afterPowerCut(survivors: Survivors, seed: number, kept: (limit: number) => number): World {
+    const device = native.simDiskFork(this.#device);
+    native.simDiskCutPower(device, SURVIVORS[survivors], seed);
+    const store = this.#store.afterCrash(true, kept);
+    return new World(this.#options, { world: this, device, store });
+  }
+
+  /** The world that a kill now would leave; this one goes on as if nothing had been. */
+  afterKill(seed: number): World {
+    const device = native.simDiskFork(this.#device);
+    native.simDiskKill(device, seed);
+    const store = this.#store.afterCrash(false, (n) => seed % n);
+    return new World(this.#options, { world: this, device, store });
   }
 
   get isOpen(): boolean {

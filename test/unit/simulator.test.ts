@@ -78,4 +78,18 @@ test("a run without most of its operations and faults is a run, and the same eac
   assert.equal(await logOf(), lines);
 });
 
+test("what is tried leaves a run as it is", async () => {
+  const logOf = async (trialCuts: number): Promise<string[]> => {
+    const lines: string[] = [];
+    const run = new Run(
+      { seed: 3, operations: 60, trialCuts, tell: (line) => lines.push(line) },
+      new Reached(),
+    );
+    await run.run();
+    assert.is(run.summary.trialCuts > 0, trialCuts > 0);
+    return lines.filter((line) => !line.startsWith("power cut on trial"));
+  };
+  assert.equal(await logOf(4), await logOf(0));
+});
+
 test.run();
