@@ -10,14 +10,24 @@ import { PandoError } from "./base/errors.js";
 import { type Log, makeLog } from "./base/log.js";
 import type { CheckReport, PoolService } from "./core/api.js";
 import { type CreatePoolOptions, createPool } from "./core/format.js";
+import type { InspectItem, InspectRequest } from "./core/inspect.js";
+import type { RepairReport } from "./core/repair.js";
 import { startFrontEnds } from "./front-ends.js";
 import { type GrowPoolOptions, growPool } from "./grow-pool.js";
-import { checkClosedPool, openRealPool } from "./open-pool.js";
+import {
+  type ClosedPoolOptions,
+  checkClosedPool,
+  inspectClosedPool,
+  openRealPool,
+  repairClosedPool,
+} from "./open-pool.js";
 import { startHttpServer } from "./serve/http.js";
 import { makeNotify } from "./serve/notify.js";
 import { startControlServer } from "./serve/server.js";
 
 export type { CreatePoolOptions } from "./core/format.js";
+export type { InspectItem, InspectRequest, InspectValue } from "./core/inspect.js";
+export type { RepairReport } from "./core/repair.js";
 
 export interface CreatedPool {
   path: string;
@@ -38,7 +48,11 @@ export interface Engine {
   /** Makes a pool larger that no daemon serves. */
   growPool(options: GrowPoolOptions): Promise<CreatedPool>;
   /** A pool that no daemon serves, as it would be after recovery. Nothing is written. */
-  checkPool(options: { path: string; metaPath: string | null }): Promise<CheckReport>;
+  checkPool(options: ClosedPoolOptions): Promise<CheckReport>;
+  /** Makes anew what is derived in it, or changes nothing. */
+  repairPool(options: ClosedPoolOptions): Promise<RepairReport>;
+  /** What lies in a pool that no daemon serves, in batches. Nothing is written. */
+  inspectPool(options: ClosedPoolOptions, request: InspectRequest): AsyncIterable<InspectItem[]>;
 }
 
 /** Opens the pool of the configuration and starts its front ends. */
@@ -76,6 +90,8 @@ export const engine: Engine = {
     return { path: options.path, uuid, sizeBytes: dataBlocks * blockSizeBytes, blockSizeBytes };
   },
   checkPool: checkClosedPool,
+  repairPool: repairClosedPool,
+  inspectPool: inspectClosedPool,
 };
 
 export interface Daemon {

@@ -15,13 +15,20 @@ import { isPandoError, PandoError } from "./base/errors.js";
 import type { Log } from "./base/log.js";
 import { volumeNqn } from "./base/nqn.js";
 import { newBytes, newUuid } from "./base/random.js";
-import { checkPoolInChild, storeCheckInChild } from "./check-child.js";
+import {
+  checkPoolInChild,
+  inspectPoolInChild,
+  repairPoolInChild,
+  storeCheckInChild,
+} from "./check-child.js";
 import type { CheckReport } from "./core/api.js";
 import { openDataDevice } from "./core/data-device.js";
 import { type PoolPaths, poolPaths } from "./core/format.js";
 import { mendSuperblocks } from "./core/grow.js";
+import type { InspectItem, InspectRequest } from "./core/inspect.js";
 import { Pool } from "./core/pool.js";
 import { type Recovered, recover } from "./core/recovery.js";
+import type { RepairReport } from "./core/repair.js";
 import { getPoolRecord } from "./store/catalogue.js";
 import { startIndexService } from "./store/index-service.js";
 import { type LmdbStore, openLmdbStore } from "./store/lmdb-store.js";
@@ -117,16 +124,48 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
   }
 }
 
-/** Checks a pool that no daemon serves, and writes nothing. Its lock is held meanwhile. */
-export async function checkClosedPool(options: {
+/** A pool that no daemon serves. */
+export interface ClosedPoolOptions {
   path: string;
+  /** Where the store is, if not beside the data. */
   metaPath: string | null;
-}): Promise<CheckReport> {
+}
+
+/** Checks a pool that no daemon serves, and writes nothing. Its lock is held meanwhile. */
+export function checkClosedPool(options: ClosedPoolOptions): Promise<CheckReport> {
+  return withClosedPool(options, checkPoolInChild);
+}
+
+/** Makes anew what is derived; see core/repair.ts. */
+export function repairClosedPool(options: ClosedPoolOptions): Promise<RepairReport> {
+  return withClosedPool(options, repairPoolInChild);
+}
+
+async function withClosedPool<T>(
+  { path, metaPath }: ClosedPoolOptions,
+  work: (paths: PoolPaths) => Promise<T>,
+): Promise<T> {
+  const paths = poolPaths(path, metaPath ?? undefined);
+  const device = lockDevice(path, paths.data);
+  try {
+    return await work(paths);
+  } catch (error) {
+    throw namePool(path, error);
+  } finally {
+    native.deviceClose(device);
+  }
+}
+
+/** What lies in a pool that no daemon serves. Its lock is held meanwhile; nothing is written. */
+export async function* inspectClosedPool(
+  options: ClosedPoolOptions,
+  request: InspectRequest,
+): AsyncGenerator<InspectItem[]> {
   const { path } = options;
   const paths = poolPaths(path, options.metaPath ?? undefined);
   const device = lockDevice(path, paths.data);
   try {
-    return await checkPoolInChild(paths);
+    yield* inspectPoolInChild(paths, request);
   } catch (error) {
     throw namePool(path, error);
   } finally {

@@ -10,12 +10,13 @@ import { addConnect } from "./connect.js";
 import type { GlobalOptions, LoadEngine } from "./context.js";
 import { addDaemon } from "./daemon.js";
 import { addHost } from "./host.js";
+import { addInspect } from "./inspect.js";
 import { addPool } from "./pool.js";
 import { printError } from "./print.js";
 import { addSnapshot } from "./snapshot.js";
 import { addVolume } from "./volume.js";
 
-const NOUNS = ["pool", "volume", "snapshot", "host", "connect", "disconnect", "daemon"];
+const NOUNS = ["pool", "inspect", "volume", "snapshot", "host", "connect", "disconnect", "daemon"];
 
 /** Used wrongly: nothing was tried. */
 class UsageError extends PandoError {}
@@ -59,6 +60,7 @@ function parser(argv: string[], loadEngine: LoadEngine): Argv<GlobalOptions> {
     });
   let commands: Argv<GlobalOptions> = base;
   commands = addPool(commands, loadEngine);
+  commands = addInspect(commands, loadEngine);
   commands = addVolume(commands, loadEngine);
   commands = addSnapshot(commands);
   commands = addHost(commands);

@@ -120,11 +120,19 @@ export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Arg
               describe:
                 "A pool that no daemon serves, of which nothing is written; without it, the daemon's own",
             })
+            .option("repair", {
+              type: "boolean",
+              default: false,
+              describe:
+                "Make free map, counts and span sets anew where the index proves them wrong",
+            })
             .option("meta", META)
             .example("$0 pool check", "The daemon's pool, online")
-            .example("$0 pool check ./pool", "A pool that is not served"),
+            .example("$0 pool check ./pool", "A pool that is not served")
+            .example("$0 pool check ./pool --repair", "All of it is mended, or nothing is changed"),
         async (args) => {
           const { path } = args;
+          if (args.repair) return repair(args, path, loadEngine);
           const report =
             path === undefined
               ? await withClient(args, (client) => client.check())
@@ -135,6 +143,28 @@ export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Arg
       )
       .demandCommand(1, "no verb: create, grow, show or check")
       .strict(),
+  );
+}
+
+async function repair(
+  args: GlobalOptions & { meta: string | undefined },
+  path: string | undefined,
+  loadEngine: LoadEngine,
+): Promise<void> {
+  if (path === undefined) {
+    throw new PandoError("EINVAL", "a pool is repaired while no daemon serves it: say which", {
+      field: "path",
+      hint: "stop the daemon, then: pando pool check PATH --repair",
+    });
+  }
+  const engine = await loadEngine();
+  const report = await engine.repairPool({ path, metaPath: args.meta ?? null });
+  printResult(args, report, () =>
+    [
+      ...(report.repaired.length === 0 ? ["nothing to repair"] : []),
+      ...report.repaired.map((sentence) => `made anew: ${sentence}`),
+      describeReport(report),
+    ].join("\n"),
   );
 }
 
@@ -213,6 +243,8 @@ function failUnlessClean(report: CheckReport, path: string | undefined): void {
   throw new PandoError(
     "ECORRUPT",
     `the pool${path === undefined ? "" : ` ${path}`} has ${count} problem${count === 1 ? "" : "s"}`,
-    { hint: "keep a copy of the pool as it is before anything else" },
+    {
+      hint: "keep a copy of the pool as it is before anything else, then: pool check PATH --repair",
+    },
   );
 }

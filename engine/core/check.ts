@@ -27,12 +27,12 @@ import {
 import { decodeIndexBlock, getBlock, isOwned } from "../store/codec-index-block.js";
 import { decodeChildKey, decodeChunkKey, decodeSpanKey } from "../store/codec-keys.js";
 import type { LayerRecord, LayerState } from "../store/codec-records.js";
+import { entriesOf } from "../store/entries.js";
 import { lineageChanges, listLayers, listReclaim } from "../store/layers.js";
 import { Lineage, lookupNearest } from "../store/lineage.js";
-import { type Entry, SPACES, type Space, type StoreReader } from "../store/store.js";
+import { type Entry, SPACES, type StoreReader } from "../store/store.js";
 import type { CheckReport } from "./api.js";
 
-const ENTRIES_PER_READ = 1024;
 const MAX_PROBLEMS = 100;
 
 /**
@@ -326,17 +326,5 @@ function checkCounts(store: StoreReader, problems: Problems): void {
     if (counted !== entries) {
       problems.add(`${space}: ${counted} entries are counted, and ${entries} are there`);
     }
-  }
-}
-
-/** All entries of a space, a bounded number at a time. */
-function* entriesOf(store: StoreReader, space: Space): Generator<Entry> {
-  let start: Uint8Array = Uint8Array.of(0);
-  for (;;) {
-    const entries = store.range(space, { start, limit: ENTRIES_PER_READ });
-    yield* entries;
-    const last = entries.at(-1);
-    if (last === undefined || entries.length < ENTRIES_PER_READ) return;
-    start = Buffer.concat([last.key, Uint8Array.of(0)]);
   }
 }

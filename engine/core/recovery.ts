@@ -64,6 +64,8 @@ export interface RecoveryOptions {
   spansPerTransaction?: number;
   /** The memory that outlives the daemon, as it is now; and the boot id of the machine. */
   unflushed?: { memory: Uint8Array; bootId: string };
+  /** "rebuild": the free map is not looked at, the caller makes it anew (repair.ts). */
+  freeMap?: "replay" | "rebuild";
 }
 
 const SPANS_PER_TRANSACTION = 2048;
@@ -80,7 +82,7 @@ export async function recover(
   comparePool(superblock, getPoolRecord(store));
   const journal = getJournalRecord(store);
 
-  const replay = new Replay(store);
+  const replay = new Replay(store, options.freeMap ?? "replay");
   const scan = scanJournal(
     {
       offsetBytes: superblock.journalOffsetBytes,
@@ -100,7 +102,7 @@ export async function recover(
   }
   const next: JournalRecord = { epoch: journal.epoch + 1, tail: scan.endSequence };
   const finish = (txn: StoreTransaction): void => {
-    replay.freeMap.write(txn);
+    replay.freeMap?.write(txn);
     putJournalRecord(txn, next);
     indexOldSnapshots(txn);
   };
@@ -237,16 +239,16 @@ interface Step {
 }
 
 class Replay {
-  readonly freeMap: FreeMapPatch;
+  readonly freeMap: FreeMapPatch | null;
   /** Index blocks put. */
   spans = 0;
   readonly #store: Store;
   readonly #lineage = new Lineage();
   readonly #layers = new Map<number, RecordList>();
 
-  constructor(store: Store) {
+  constructor(store: Store, freeMap: "replay" | "rebuild") {
     this.#store = store;
-    this.freeMap = new FreeMapPatch(store);
+    this.freeMap = freeMap === "replay" ? new FreeMapPatch(store) : null;
   }
 
   add(record: MappingRecord, sequence: number): void {
@@ -257,8 +259,8 @@ class Replay {
     }
     records.push(record);
     const { firstBlock, slots } = record;
-    if (firstBlock !== 0) this.freeMap.apply({ op: "allocate", first: firstBlock, count: slots });
-    for (const run of record.frees) this.freeMap.apply({ op: "free", ...run });
+    if (firstBlock !== 0) this.freeMap?.apply({ op: "allocate", first: firstBlock, count: slots });
+    for (const run of record.frees) this.freeMap?.apply({ op: "free", ...run });
   }
 
   /**

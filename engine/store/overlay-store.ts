@@ -90,6 +90,13 @@ export class OverlayStore implements Store {
     }
   }
 
+  /** What has changed so far; a value that is undefined was removed. */
+  *changes(): Generator<{ space: Space; key: Uint8Array; value: Uint8Array | undefined }> {
+    for (const [space, { values }] of this.#changes) {
+      for (const [key, value] of values) yield { space, key: toBytes(key), value };
+    }
+  }
+
   async sync(): Promise<void> {
     this.#assertOpen();
   }

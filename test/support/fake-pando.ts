@@ -37,6 +37,17 @@ const engine: Engine = {
     const { sizeBytes = 2 ** 30, blockSizeBytes = 4096 } = options;
     return { path, uuid: "00000000-0000-4000-8000-000000000000", sizeBytes, blockSizeBytes };
   },
+  async repairPool({ path }) {
+    const repaired = path.includes("damaged") ? ["the free map, from the own bits: 3 blocks"] : [];
+    return { layers: 1, indexBlocks: 2, ownedBlocks: 3, clean: true, problems: [], repaired };
+  },
+  async *inspectPool({ path }, { part }) {
+    yield [
+      { what: `${part} of ${path}`, tail: 7, runs: ["1…3", "9"], parent: null },
+      { what: "journal block 7", records: [{ layer: 2, firstBlock: 0, frees: ["4"] }] },
+    ];
+    yield [{ what: "layer 3", damaged: "the checksum does not fit" }];
+  },
   async checkPool({ path }) {
     const report = { layers: 1, indexBlocks: 2, ownedBlocks: 3 };
     if (!path.includes("damaged")) return { ...report, clean: true, problems: [] };

@@ -92,6 +92,37 @@ test("volume create, show, resize", async () => {
   await fails(1, /cannot shrink/, "volume", "resize", "db", "--size", "10G");
 });
 
+test("inspect: a line for each thing, lists below it, damage in between", async () => {
+  assert.is(
+    await text("inspect", "/pools/two"),
+    [
+      "pool of /pools/two: tail 7, runs 1…3 9, parent none",
+      "journal block 7:",
+      "  records: layer 2, first block 0, frees 4",
+      "layer 3: DAMAGED: the checksum does not fit",
+      "",
+    ].join("\n"),
+  );
+  const items = (await json("inspect", "/pools/two", "journal")) as { what: string }[];
+  assert.is(items[0]?.what, "journal of /pools/two");
+  assert.is(items.length, 3);
+  await fails(2, /Choices/, "inspect", "/pools/two", "everything");
+  await fails(1, /is not a valid layer/, "inspect", "/pools/two", "index", "--layer", "x");
+});
+
+test("pool check --repair says what it made anew, and needs a pool that nobody serves", async () => {
+  assert.is(
+    await text("pool", "check", "/pools/damaged", "--repair"),
+    [
+      "made anew: the free map, from the own bits: 3 blocks",
+      "clean: 1 layers, 2 index blocks, 3 owned blocks",
+      "",
+    ].join("\n"),
+  );
+  assert.match(await text("pool", "check", "/pools/two", "--repair"), /^nothing to repair\n/);
+  await fails(1, /while no daemon serves it/, "pool", "check", "--repair");
+});
+
 test("host allow and deny, and the line that connects", async () => {
   const { allowedHosts } = (await json("host", "allow", "db", HOST)) as { allowedHosts: string[] };
   assert.equal(allowedHosts, [HOST]);
