@@ -1,6 +1,7 @@
 // What is done with a pool's store in a process of its own (store-child.ts): checks and what one
 // looks at when a check has found something.
 import type { CheckReport } from "./core/api.js";
+import type { BackupStore } from "./core/backup-marks.js";
 import type { CheckStore } from "./core/check.js";
 import type { InspectItem, InspectRequest } from "./core/inspect.js";
 import type { RepairReport } from "./core/repair.js";
@@ -45,6 +46,31 @@ export async function repairPoolInChild({ meta, data }: ClosedPool): Promise<Rep
   } finally {
     await child.end();
   }
+}
+
+/** A copy of the store of a pool that nobody serves. */
+export async function* backUpInChild({ meta, data }: ClosedPool): AsyncGenerator<Uint8Array> {
+  const child = new StoreChild(meta, ["backup", meta, data]);
+  try {
+    yield* child.bytes();
+  } finally {
+    await child.end();
+  }
+}
+
+/** For a pool in service. */
+export function storeBackupInChild(meta: string, forgetDeadReaders: () => void): BackupStore {
+  return async function* (fixed) {
+    const child = new StoreChild(meta, ["backup", meta]);
+    try {
+      await child.ready;
+      await fixed((reclaims) => child.begin(String(reclaims)));
+      yield* child.bytes();
+    } finally {
+      await child.end();
+      forgetDeadReaders();
+    }
+  };
 }
 
 /** What lies in the pool, in batches. Nothing is written. */

@@ -15,12 +15,14 @@ import type { RepairReport } from "./core/repair.js";
 import { startFrontEnds } from "./front-ends.js";
 import { type GrowPoolOptions, growPool } from "./grow-pool.js";
 import {
+  backUpClosedPool,
   type ClosedPoolOptions,
   checkClosedPool,
   inspectClosedPool,
   openRealPool,
   repairClosedPool,
 } from "./open-pool.js";
+import { restorePool } from "./restore-pool.js";
 import { startHttpServer } from "./serve/http.js";
 import { makeNotify } from "./serve/notify.js";
 import { startControlServer } from "./serve/server.js";
@@ -51,6 +53,10 @@ export interface Engine {
   checkPool(options: ClosedPoolOptions): Promise<CheckReport>;
   /** Makes anew what is derived in it, or changes nothing. */
   repairPool(options: ClosedPoolOptions): Promise<RepairReport>;
+  /** The bytes of a copy of the store of a pool that no daemon serves. */
+  backUpPool(options: ClosedPoolOptions): AsyncIterable<Uint8Array>;
+  /** Puts such a copy beside its device again, if it is still true. */
+  restorePool(file: string, options: ClosedPoolOptions): Promise<CheckReport>;
   /** What lies in a pool that no daemon serves, in batches. Nothing is written. */
   inspectPool(options: ClosedPoolOptions, request: InspectRequest): AsyncIterable<InspectItem[]>;
 }
@@ -91,6 +97,8 @@ export const engine: Engine = {
   },
   checkPool: checkClosedPool,
   repairPool: repairClosedPool,
+  backUpPool: backUpClosedPool,
+  restorePool,
   inspectPool: inspectClosedPool,
 };
 

@@ -5,8 +5,9 @@ import { native } from "../native/native.js";
 import { PandoError } from "./base/errors.js";
 import { type DataDevice, openDataDevice } from "./core/data-device.js";
 import { poolPaths } from "./core/format.js";
-import { grow, mendSuperblocks, planGrow, settleGrow } from "./core/grow.js";
+import { grow, planGrow, settleGrow } from "./core/grow.js";
 import { comparePool, readSuperblock } from "./core/recovery.js";
+import { replaceSuperblocks } from "./core/superblocks.js";
 import { lockDevice } from "./open-pool.js";
 import { getPoolRecord } from "./store/catalogue.js";
 import { openLmdbStore } from "./store/lmdb-store.js";
@@ -76,7 +77,7 @@ function plan(device: DataDevice, options: GrowPoolOptions, isFile: boolean): Su
 async function growOpen(store: Store, device: DataDevice, larger: Superblock): Promise<void> {
   await store.sync();
   const superblock = readSuperblock(device);
-  if (await settleGrow(store, superblock)) await mendSuperblocks(device, superblock);
+  if (await settleGrow(store, superblock)) await replaceSuperblocks(device, superblock);
   comparePool(superblock, getPoolRecord(store));
   await grow(store, device, larger);
 }

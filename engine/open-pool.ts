@@ -16,19 +16,21 @@ import type { Log } from "./base/log.js";
 import { volumeNqn } from "./base/nqn.js";
 import { newBytes, newUuid } from "./base/random.js";
 import {
+  backUpInChild,
   checkPoolInChild,
   inspectPoolInChild,
   repairPoolInChild,
+  storeBackupInChild,
   storeCheckInChild,
 } from "./check-child.js";
 import type { CheckReport } from "./core/api.js";
 import { openDataDevice } from "./core/data-device.js";
 import { type PoolPaths, poolPaths } from "./core/format.js";
-import { mendSuperblocks } from "./core/grow.js";
 import type { InspectItem, InspectRequest } from "./core/inspect.js";
 import { Pool } from "./core/pool.js";
 import { type Recovered, recover } from "./core/recovery.js";
 import type { RepairReport } from "./core/repair.js";
+import { replaceSuperblocks } from "./core/superblocks.js";
 import { getPoolRecord } from "./store/catalogue.js";
 import { startIndexService } from "./store/index-service.js";
 import { type LmdbStore, openLmdbStore } from "./store/lmdb-store.js";
@@ -102,6 +104,10 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     foldBatch: FOLD_BATCH,
     spaceLevels: options.spaceLevels ?? NO_ALARM,
     checkStore: storeCheckInChild(paths.meta, () => store.forgetDeadReaders()),
+    backups: {
+      store: storeBackupInChild(paths.meta, () => store.forgetDeadReaders()),
+      raise: (reclaims) => writeSuperblocks(paths.data, { ...superblock, reclaims }),
+    },
   });
   try {
     const index = await startIndexService({
@@ -156,16 +162,29 @@ async function withClosedPool<T>(
   }
 }
 
+/**
+ * A copy of the store of a pool that no daemon serves, as it is: its journal stays to be replayed.
+ */
+export function backUpClosedPool(options: ClosedPoolOptions): AsyncGenerator<Uint8Array> {
+  return eachOfClosedPool(options, backUpInChild);
+}
+
 /** What lies in a pool that no daemon serves. Its lock is held meanwhile; nothing is written. */
-export async function* inspectClosedPool(
+export function inspectClosedPool(
   options: ClosedPoolOptions,
   request: InspectRequest,
 ): AsyncGenerator<InspectItem[]> {
-  const { path } = options;
-  const paths = poolPaths(path, options.metaPath ?? undefined);
+  return eachOfClosedPool(options, (paths) => inspectPoolInChild(paths, request));
+}
+
+async function* eachOfClosedPool<T>(
+  { path, metaPath }: ClosedPoolOptions,
+  work: (paths: PoolPaths) => AsyncIterable<T>,
+): AsyncGenerator<T> {
+  const paths = poolPaths(path, metaPath ?? undefined);
   const device = lockDevice(path, paths.data);
   try {
-    yield* inspectPoolInChild(paths, request);
+    yield* work(paths);
   } catch (error) {
     throw namePool(path, error);
   } finally {
@@ -201,8 +220,10 @@ async function openStore(path: string, paths: PoolPaths): Promise<OpenedStore> {
       const memory = unflushedMemory(getPoolRecord(store).uuid, paths.meta);
       const unflushed = { memory: memory.read(), bootId: memory.bootId };
       const recovered = await recover(store, device, { unflushed });
-      if (recovered.grew) await mend(paths.data, recovered.superblock);
-      return { store, memory, recovered };
+      // The device knows of this opening before anything is written to it: see core/superblocks.ts.
+      const superblock = { ...recovered.superblock, epoch: recovered.epoch };
+      await writeSuperblocks(paths.data, superblock);
+      return { store, memory, recovered: { ...recovered, superblock } };
     } catch (error) {
       await store.close();
       throw error;
@@ -214,10 +235,10 @@ async function openStore(path: string, paths: PoolPaths): Promise<OpenedStore> {
   }
 }
 
-async function mend(data: string, superblock: Superblock): Promise<void> {
+async function writeSuperblocks(data: string, superblock: Superblock): Promise<void> {
   const device = openDataDevice(data, "r+");
   try {
-    await mendSuperblocks(device, superblock);
+    await replaceSuperblocks(device, superblock);
   } finally {
     device.close();
   }

@@ -2,6 +2,7 @@
 // end this one. However that process ends, there is an answer or one clear error; one that shows no
 // sign of life is ended.
 import { type ChildProcess, spawn } from "node:child_process";
+import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { systemClock } from "./base/clock.js";
 import { PandoError } from "./base/errors.js";
@@ -40,7 +41,7 @@ export class StoreChild {
   constructor(meta: string, args: string[]) {
     this.#meta = meta;
     this.#process = spawn(process.execPath, [PROGRAM, ...args], {
-      stdio: ["pipe", "pipe", "pipe"],
+      stdio: ["pipe", "pipe", "pipe", "pipe"],
     });
     const ready = settable<void>();
     const begun = settable<void>();
@@ -101,8 +102,8 @@ export class StoreChild {
   }
 
   /** Settles when what is checked is fixed. */
-  begin(): Promise<void> {
-    this.#process.stdin?.end("\n");
+  begin(text = ""): Promise<void> {
+    this.#process.stdin?.end(`${text}\n`);
     return this.#begun;
   }
 
@@ -121,6 +122,16 @@ export class StoreChild {
       if (batch.length > 0) yield batch;
       else if (isDone) break;
       else await new Promise<void>((resolve) => (this.#wake = resolve));
+    }
+    await this.#done;
+  }
+
+  /** What it writes on file descriptor 3; an error unless it then says that this was all. */
+  async *bytes(): AsyncGenerator<Uint8Array> {
+    const stream = this.#process.stdio[3] as Readable;
+    for await (const chunk of stream) {
+      this.#heard = true;
+      yield chunk as Uint8Array;
     }
     await this.#done;
   }

@@ -7,17 +7,20 @@
 //                           line, and says {begun} when the state that it checks is fixed
 //   check META DATA         a pool that nobody serves, as it would be after recovery
 //   repair META DATA        what is derived is made anew, or nothing is changed
+//   backup META [DATA]      a copy of the store, on file descriptor 3, then {done}
 //   inspect META DATA JSON  what lies in it, an {item} each, then {done}
 //
 // A line of JSON each: {at} and {seen} on the way, {report}, {repaired} or {error} at the end.
-import { readSync } from "node:fs";
+import { readSync, writeSync } from "node:fs";
 import { isPandoError, PandoError } from "./base/errors.js";
 import { checkStore } from "./core/check.js";
 import { openDataDevice } from "./core/data-device.js";
-import { mendSuperblocks } from "./core/grow.js";
 import { type InspectRequest, inspect } from "./core/inspect.js";
+import { encodeBackup } from "./core/metadata-backup.js";
 import { recoverInMemory } from "./core/offline-check.js";
+import { readSuperblock } from "./core/recovery.js";
 import { planRepair } from "./core/repair.js";
+import { replaceSuperblocks } from "./core/superblocks.js";
 import { getPoolRecord } from "./store/catalogue.js";
 import { type Environment, openEnvironment } from "./store/lmdb-environment.js";
 import { LmdbReader, openLmdbStore } from "./store/lmdb-store.js";
@@ -27,11 +30,13 @@ import { unflushedMemory } from "./unflushed-memory.js";
 
 /** Reads between two signs of life. */
 const READS_PER_SIGN = 1000;
+const BACKUP_FD = 3;
 
 async function main([verb, meta, data, options]: string[]): Promise<void> {
   if (meta === undefined) throw new PandoError("EINVAL", "the folder of a store is missing");
   if (verb === "repair" && data !== undefined) return repairPool(meta, data);
   if (verb === "inspect" && data !== undefined) return inspectPool(meta, data, options ?? "{}");
+  if (verb === "backup") return backUp(meta, data);
   if (verb !== "check") throw new PandoError("EINVAL", `${verb} is nothing that is done here`);
   const environment = openEnvironment(meta, "read");
   try {
@@ -49,16 +54,43 @@ async function main([verb, meta, data, options]: string[]): Promise<void> {
   }
 }
 
+/** The bytes go to file descriptor 3. */
+async function backUp(meta: string, data: string | undefined): Promise<void> {
+  const environment = openEnvironment(meta, "read");
+  try {
+    const reader = new LmdbReader(environment);
+    const reclaims = data === undefined ? Number(fix(reader)) : reclaimsOf(data);
+    const { uuid } = getPoolRecord(reader);
+    for (const bytes of encodeBackup(telling(reader), { uuid, reclaims })) {
+      for (let done = 0; done < bytes.length; ) done += writeSync(BACKUP_FD, bytes, done);
+    }
+    say({ done: true });
+  } finally {
+    await environment.root.close();
+  }
+}
+
+function reclaimsOf(data: string): number {
+  const device = openDataDevice(data, "r");
+  try {
+    return readSuperblock(device).reclaims;
+  } finally {
+    device.close();
+  }
+}
+
 /**
  * From its return to the end of what is done without an await, all reads are of one state, that of
- * the moment at which the other side said so.
+ * the moment at which the other side said so. Gives what it said.
  */
-function fix(reader: LmdbReader): void {
+function fix(reader: LmdbReader): string {
   say({ ready: true });
-  readSync(0, Buffer.alloc(1));
+  const line = Buffer.alloc(64);
+  const said = line.toString("latin1", 0, readSync(0, line)).trim();
   reader.refresh();
   getPoolRecord(reader);
   say({ begun: true });
+  return said;
 }
 
 /**
@@ -74,7 +106,7 @@ async function repairPool(meta: string, data: string): Promise<void> {
       const unflushed = unflushedOf(store, meta);
       const { report, recovered, write } = await planRepair(telling(store), device, { unflushed });
       if (report.repaired.length > 0) await store.transact(write);
-      if (recovered?.grew === true) await mendSuperblocks(device, recovered.superblock);
+      if (recovered?.grew === true) await replaceSuperblocks(device, recovered.superblock);
       say({ repaired: report });
     } finally {
       await store.close();

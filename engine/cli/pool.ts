@@ -6,6 +6,7 @@ import { PandoError } from "../base/errors.js";
 import { checkWholeBlocks, formatSize, parseSize } from "../base/size.js";
 import type { CreatePoolOptions } from "../daemon.js";
 import type { CheckReport, PoolInfo } from "../serve/client.js";
+import { writeWhole } from "./backup.js";
 import { type GlobalOptions, type LoadEngine, withClient } from "./context.js";
 import { formatFields, printResult } from "./print.js";
 
@@ -24,7 +25,7 @@ interface CreateArguments {
 }
 
 export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Argv<GlobalOptions> {
-  return yargs.command("pool", "Make, grow, show or check a pool", (pool) =>
+  return yargs.command("pool", "Make, grow, show, check or back up a pool", (pool) =>
     pool
       .command(
         "create <path>",
@@ -141,7 +142,59 @@ export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Arg
           failUnlessClean(report, path);
         },
       )
-      .demandCommand(1, "no verb: create, grow, show or check")
+      .command(
+        "backup-metadata <file> [path]",
+        "Copy what says where the data is: without it a pool is lost",
+        (backup) =>
+          backup
+            .positional("file", {
+              type: "string",
+              demandOption: true,
+              describe: "Is made, and must not be there; it has the keys of hosts in it",
+            })
+            .positional("path", {
+              type: "string",
+              describe: "A pool that no daemon serves; without it, the daemon's own, online",
+            })
+            .option("meta", META)
+            .example("$0 pool backup-metadata /backup/pando-$(date +%s)", "While it is served")
+            .example(
+              "$0 pool backup-metadata ./meta.backup ./pool",
+              "After the daemon was stopped",
+            ),
+        async (args) => {
+          const { file, path } = args;
+          const sizeBytes =
+            path === undefined
+              ? await withClient(args, (client) => writeWhole(file, client.backUpMetadata()))
+              : await writeWhole(
+                  file,
+                  (await loadEngine()).backUpPool({ path, metaPath: args.meta ?? null }),
+                );
+          printResult(args, { file, sizeBytes }, () => `made ${file}: ${formatSize(sizeBytes)}`);
+        },
+      )
+      .command(
+        "restore-metadata <file> <path>",
+        "Put a backup beside its data again, if the two still fit",
+        (restore) =>
+          restore
+            .positional("file", { type: "string", demandOption: true, describe: "The backup" })
+            .positional("path", {
+              type: "string",
+              demandOption: true,
+              describe: "The pool, which no daemon serves and whose metadata is away",
+            })
+            .option("meta", META)
+            .example("$0 pool restore-metadata ./meta.backup ./pool", "After mv ./pool/meta away"),
+        async (args) => {
+          const { file, path } = args;
+          const engine = await loadEngine();
+          const report = await engine.restorePool(file, { path, metaPath: args.meta ?? null });
+          printResult(args, report, () => `restored; ${describeReport(report)}`);
+        },
+      )
+      .demandCommand(1, "no verb: create, grow, show, check, backup-metadata or restore-metadata")
       .strict(),
   );
 }

@@ -178,6 +178,8 @@ export interface CheckReport {
 export interface PoolService {
   info(): Promise<PoolInfo>;
   check(): Promise<CheckReport>;
+  /** The bytes of a copy of the store, as of a moment after the call. */
+  backUpMetadata(): AsyncIterable<Uint8Array>;
 
   createVolume(name: string, sizeBytes: number): Promise<VolumeInfo>;
   getVolume(name: string): Promise<VolumeInfo>;

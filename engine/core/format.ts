@@ -189,6 +189,8 @@ function planPool(
     journalBlocks,
     dataOffsetBytes,
     dataBlocks,
+    epoch: 0,
+    reclaims: 0,
   };
 }
 

@@ -10,16 +10,11 @@
 // before it compares them: with a superblock of the new generation it goes forward, else back. Only
 // a copy that is not the current superblock is ever rewritten after a cut, so one is whole at any
 // moment.
-import {
-  MAX_BLOCKS,
-  SUPERBLOCK_A_OFFSET,
-  SUPERBLOCK_B_OFFSET,
-  SUPERBLOCK_BYTES,
-} from "../base/constants.js";
+import { MAX_BLOCKS, SUPERBLOCK_A_OFFSET, SUPERBLOCK_B_OFFSET } from "../base/constants.js";
 import { PandoError } from "../base/errors.js";
 import { findGrowRecord, getPoolRecord, putGrowRecord, putPoolRecord } from "../store/catalogue.js";
 import type { Store } from "../store/store.js";
-import { decodeSuperblock, encodeSuperblock, type Superblock } from "../store/superblock.js";
+import { encodeSuperblock, type Superblock } from "../store/superblock.js";
 
 export interface GrowingDevice {
   read(offsetBytes: number, lengthBytes: number): Uint8Array;
@@ -72,19 +67,6 @@ export async function settleGrow(store: Store, superblock: Superblock): Promise<
     putGrowRecord(txn, null);
   });
   return true;
-}
-
-/** Brings the copies that a cut has left behind to what the pool goes by. */
-export async function mendSuperblocks(
-  device: GrowingDevice,
-  superblock: Superblock,
-): Promise<void> {
-  for (const offset of [SUPERBLOCK_B_OFFSET, SUPERBLOCK_A_OFFSET]) {
-    const found = decodeSuperblock(device.read(offset, SUPERBLOCK_BYTES));
-    if (found?.generation === BigInt(superblock.generation)) continue;
-    device.write(offset, encodeSuperblock(superblock));
-    await device.flush();
-  }
 }
 
 function refuse(message: string): never {

@@ -49,6 +49,7 @@ import type {
 } from "./api.js";
 import { Authentication, type AuthenticationOptions } from "./auth/authentication.js";
 import { Background } from "./background.js";
+import { BackupMarks, type BackupStore } from "./backup-marks.js";
 import {
   type BranchingParts,
   cloneLiveVolume,
@@ -98,6 +99,8 @@ export interface PoolParts {
   spaceLevels: readonly number[];
   /** In this process if it is not given. */
   checkStore?: CheckStore;
+  /** Where there is none, there are no backups. */
+  backups?: { store: BackupStore; raise: (reclaims: number) => Promise<void> };
 }
 
 export class Pool implements PoolService {
@@ -118,6 +121,7 @@ export class Pool implements PoolService {
   readonly #catalogue = new Mutex();
   readonly #background: Background;
   readonly #levels: SpaceLevels;
+  readonly #backups: BackupMarks;
   #failure: string | null = null;
   #closed = false;
   #checkpointed = false;
@@ -156,6 +160,8 @@ export class Pool implements PoolService {
       makeFree: () => this.#background.makeFree(),
       log: parts.log,
     });
+    const raise = parts.backups?.raise ?? (() => Promise.resolve());
+    this.#backups = new BackupMarks(superblock.reclaims, raise);
     const volumes = new OpenVolumes(this.#store, this.#path);
     this.#volumes = volumes;
     this.#reclaimer = new Reclaimer({
@@ -163,6 +169,7 @@ export class Pool implements PoolService {
       path: this.#path,
       map: this.#map,
       indexWrites,
+      backups: this.#backups,
       checkpointer: this.#checkpointer,
       pace: new Pace(parts.clock, this.#path),
       foldBatch: parts.foldBatch,
@@ -253,6 +260,17 @@ export class Pool implements PoolService {
     const check = this.#parts.checkStore ?? checkHere;
     return check(this.#store, (work) =>
       this.#catalogue.run(() => this.#checkpointer.runAndHold(work)),
+    );
+  }
+
+  backUpMetadata(): AsyncIterable<Uint8Array> {
+    this.#assertOpen();
+    const { backups } = this.#parts;
+    if (backups === undefined) throw new PandoError("EINVAL", "this pool has no backups");
+    return backups.store((work) =>
+      this.#catalogue.run(() =>
+        this.#backups.take((reclaims) => this.#checkpointer.runAndHold(() => work(reclaims))),
+      ),
     );
   }
 

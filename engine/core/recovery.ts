@@ -27,7 +27,7 @@ import { emptyIndexBlock, inheritIndexBlock, setSlot } from "../store/codec-inde
 import type { JournalRecord, PoolRecord } from "../store/codec-records.js";
 import { FreeMapPatch } from "../store/free-map-patch.js";
 import { changeIndex } from "../store/index-changes.js";
-import { checkBlocks, type MappingRecord, scanJournal } from "../store/journal.js";
+import { checkBlocks, type MappingRecord, olderStore, scanJournal } from "../store/journal.js";
 import { findLayer } from "../store/layers.js";
 import { Lineage, lookupNearest } from "../store/lineage.js";
 import type { Store, StoreReader, StoreTransaction } from "../store/store.js";
@@ -81,6 +81,9 @@ export async function recover(
   const grew = await settleGrow(store, superblock);
   comparePool(superblock, getPoolRecord(store));
   const journal = getJournalRecord(store);
+  if (superblock.epoch > journal.epoch) {
+    throw olderStore(`superblock: epoch: the device is of ${superblock.epoch}`, journal.epoch);
+  }
 
   const replay = new Replay(store, options.freeMap ?? "replay");
   const scan = scanJournal(

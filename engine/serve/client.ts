@@ -104,6 +104,11 @@ export class PandoClient {
     return this.#call("CheckPool", {});
   }
 
+  /** The bytes of a copy of the pool's metadata. */
+  async *backUpMetadata(): AsyncGenerator<Uint8Array> {
+    for await (const { data } of this.#stream("BackUpMetadata", {})) yield data;
+  }
+
   async createVolume(name: string, sizeBytes: number): Promise<VolumeView> {
     return fromVolumeMessage(await this.#call("CreateVolume", { name, sizeBytes }));
   }

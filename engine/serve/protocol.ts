@@ -169,6 +169,7 @@ export interface UnaryMethods {
 export interface StreamMethods {
   ListVolumes: { request: Empty; response: VolumeMessage };
   ListReceives: { request: Empty; response: ReceiveMessage };
+  BackUpMetadata: { request: Empty; response: { data: Uint8Array } };
   DiffSnapshots: {
     request: { base: BySnapshot | null; target: BySnapshot | null; startBytes: number };
     response: { ranges: { offsetBytes: number; lengthBytes: number; zero: boolean }[] };

@@ -239,6 +239,7 @@ function streamHandlers(pool: PoolService, places: Places): StreamHandlers {
       const receives = await pool.listReceives();
       return mapLazily(receives, (one) => toReceiveMessage(viewReceive(one, places)));
     },
+    BackUpMetadata: async () => mapAsync(pool.backUpMetadata(), (data) => ({ data })),
     DiffSnapshots: async ({ base, target, startBytes }) => {
       if (target === null) {
         throw new PandoError("EINVAL", "a difference needs a target", { field: "target" });
@@ -336,6 +337,13 @@ async function* inTurns<T>(batches: AsyncIterable<T[]>): AsyncGenerator<{ ranges
     yield { ranges };
     await othersTurn();
   }
+}
+
+async function* mapAsync<From, To>(
+  items: AsyncIterable<From>,
+  change: (item: From) => To,
+): AsyncGenerator<To> {
+  for await (const item of items) yield change(item);
 }
 
 function* mapLazily<From, To>(items: Iterable<From>, change: (item: From) => To): Iterable<To> {

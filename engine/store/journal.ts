@@ -147,6 +147,9 @@ export function scanJournal(
   let ended = false;
   for (const { sequence, bytes } of ring(place, read)) {
     const block = decodeJournalBlock(bytes);
+    if (block !== null && block.uuid === place.uuid && block.epoch > place.epoch) {
+      throw olderStore(`journal: block ${block.sequence} is of epoch ${block.epoch}`, place.epoch);
+    }
     if (block === null || block.uuid !== place.uuid || block.epoch !== place.epoch) {
       ended = true;
       continue;
@@ -172,6 +175,17 @@ export function scanJournal(
     scan.endSequence = sequence + 1;
   }
   return scan;
+}
+
+/**
+ * An epoch is raised durably in the store before anything on the device names it: a device that
+ * names a later one has been in use with another store since.
+ */
+export function olderStore(what: string, epoch: number): PandoError {
+  return new PandoError("ECORRUPT", `${what}, and the store of ${epoch}: it is older`, {
+    field: "epoch",
+    hint: "it is an old copy: what it says of the blocks is not true any more",
+  });
 }
 
 function refuseProvenLoss(block: JournalBlock, missing: number): void {

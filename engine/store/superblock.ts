@@ -1,12 +1,13 @@
-// The superblock: what the data device says about itself. Two copies, written at format and at grow
-// only, so that a write that was cut costs one of them. What was read is an UncheckedSuperblock
-// until its geometry has been compared with the limits, with itself and with the device: no number
-// of it is used in arithmetic before that.
+// The superblock: what the data device says about itself. Two copies, written one after the other
+// at format, grow and opening, so that a write that was cut costs one of them. What was read is an
+// UncheckedSuperblock until its geometry has been compared with the limits, with itself and with
+// the device: no number of it is used in arithmetic before that.
 //
 //   0x00 magic "PANDOSB1" | 0x08 version u32 | 0x0c block size u32
 //   0x10 incompatible, read-only-compatible, compatible u64 | 0x28 pool UUID | 0x38 generation u64
 //   0x40 device size | 0x48 journal offset | 0x50 journal blocks
-//   0x58 data offset | 0x60 data blocks | 0x68 zero | 0xffc CRC32C of all before
+//   0x58 data offset | 0x60 data blocks | 0x68 epoch | 0x70 reclaims | 0x78 zero
+//   0xffc CRC32C of all before
 import { native } from "../../native/native.js";
 import { assert } from "../base/assert.js";
 import {
@@ -33,6 +34,10 @@ export interface Superblock {
   journalBlocks: number;
   dataOffsetBytes: number;
   dataBlocks: number;
+  /** Of the store, when the pool was opened last; 0 before the first time. */
+  epoch: number;
+  /** Raised before blocks are given up or change hands without a record, after a backup. */
+  reclaims: number;
 }
 
 /** Its checksum fits; nothing else is known of it. */
@@ -49,6 +54,8 @@ export interface UncheckedSuperblock {
   journalBlocks: bigint;
   dataOffset: bigint;
   dataBlocks: bigint;
+  epoch: bigint;
+  reclaims: bigint;
 }
 
 const MAGIC = Buffer.from("PANDOSB1");
@@ -67,6 +74,8 @@ export function encodeSuperblock(superblock: Superblock): Uint8Array {
   bytes.writeBigUInt64LE(BigInt(superblock.journalBlocks), 0x50);
   bytes.writeBigUInt64LE(BigInt(superblock.dataOffsetBytes), 0x58);
   bytes.writeBigUInt64LE(BigInt(superblock.dataBlocks), 0x60);
+  bytes.writeBigUInt64LE(BigInt(superblock.epoch), 0x68);
+  bytes.writeBigUInt64LE(BigInt(superblock.reclaims), 0x70);
   bytes.writeUInt32LE(native.crc32c(bytes.subarray(0, CRC_OFFSET)), CRC_OFFSET);
   return bytes;
 }
@@ -91,10 +100,12 @@ export function decodeSuperblock(bytes: Uint8Array): UncheckedSuperblock | null 
     journalBlocks: buffer.readBigUInt64LE(0x50),
     dataOffset: buffer.readBigUInt64LE(0x58),
     dataBlocks: buffer.readBigUInt64LE(0x60),
+    epoch: buffer.readBigUInt64LE(0x68),
+    reclaims: buffer.readBigUInt64LE(0x70),
   };
 }
 
-/** The valid copy of the higher generation; ECORRUPT if neither is valid. */
+/** The valid copy that was written last; ECORRUPT if neither is valid. */
 export function chooseSuperblock(copyA: Uint8Array, copyB: Uint8Array): UncheckedSuperblock {
   const a = decodeSuperblock(copyA);
   const b = decodeSuperblock(copyB);
@@ -112,7 +123,15 @@ export function chooseSuperblock(copyA: Uint8Array, copyB: Uint8Array): Unchecke
       { field: "uuid" },
     );
   }
-  return b.generation > a.generation ? b : a;
+  return isLater(b, a) ? b : a;
+}
+
+/** `one` was written after `other`: none of these goes back. */
+export function isLater(one: UncheckedSuperblock, other: UncheckedSuperblock): boolean {
+  for (const field of ["generation", "epoch", "reclaims"] as const) {
+    if (one[field] !== other[field]) return one[field] > other[field];
+  }
+  return false;
 }
 
 /**
@@ -146,6 +165,8 @@ export function checkSuperblock(found: UncheckedSuperblock, deviceBytes: number)
     journalBlocks: positive("journalBlocks", found.journalBlocks),
     dataOffsetBytes: positive("dataOffset", found.dataOffset),
     dataBlocks: positive("dataBlocks", found.dataBlocks),
+    epoch: count("epoch", found.epoch),
+    reclaims: count("reclaims", found.reclaims),
   };
   checkGeometry(superblock);
   if (superblock.deviceSizeBytes > deviceBytes) {
@@ -181,6 +202,11 @@ function checkGeometry(superblock: Superblock): void {
   if (dataBlocks > MAX_BLOCKS || dataOffsetBytes + dataBytes > superblock.deviceSizeBytes) {
     refuse("dataBlocks", dataBlocks);
   }
+}
+
+function count(field: string, value: bigint): number {
+  if (value > BigInt(Number.MAX_SAFE_INTEGER)) refuse(field, value);
+  return Number(value);
 }
 
 function positive(field: string, value: bigint): number {

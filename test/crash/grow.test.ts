@@ -3,8 +3,9 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { checkStore } from "../../engine/core/check.js";
-import { grow, mendSuperblocks, planGrow } from "../../engine/core/grow.js";
+import { grow, planGrow } from "../../engine/core/grow.js";
 import { recover } from "../../engine/core/recovery.js";
+import { replaceSuperblocks } from "../../engine/core/superblocks.js";
 import { findGrowRecord, getPoolRecord } from "../../engine/store/catalogue.js";
 import { decodeSuperblock, type Superblock } from "../../engine/store/superblock.js";
 import { seeded } from "../prng.js";
@@ -101,7 +102,7 @@ async function cutAt(step: number, seed: number): Promise<"done" | "cut"> {
 
 async function opens(store: ModelStore, device: CutDevice, how: "done" | "cut"): Promise<void> {
   const { superblock, grew } = await recover(store, device);
-  if (grew) await mendSuperblocks(device, superblock);
+  if (grew) await replaceSuperblocks(device, superblock);
   assert.ok(same(superblock, SUPERBLOCK) || same(superblock, LARGER));
   if (how === "done") assert.ok(same(superblock, LARGER), "what was done stays done");
   assert.is(getPoolRecord(store).dataBlocks, superblock.dataBlocks);

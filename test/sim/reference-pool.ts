@@ -45,6 +45,8 @@ export const SUPERBLOCK: Superblock = {
   journalBlocks: JOURNAL_BLOCKS,
   dataOffsetBytes: 2 * DATA_ALIGNMENT_BYTES,
   dataBlocks: DATA_BLOCKS,
+  epoch: 0,
+  reclaims: 0,
 };
 
 /** Superblocks and journal; there are no data blocks, nobody reads them here. */

@@ -114,6 +114,8 @@ export class World {
       journalBlocks,
       dataOffsetBytes,
       dataBlocks: options.dataBlocks,
+      epoch: 0,
+      reclaims: 0,
     };
     if (from !== undefined) {
       this.superblock = from.world.superblock;

@@ -41,6 +41,16 @@ const engine: Engine = {
     const repaired = path.includes("damaged") ? ["the free map, from the own bits: 3 blocks"] : [];
     return { layers: 1, indexBlocks: 2, ownedBlocks: 3, clean: true, problems: [], repaired };
   },
+  async *backUpPool({ path }) {
+    yield Buffer.from(`metadata of ${path}`);
+    if (path.includes("damaged")) throw new PandoError("ECORRUPT", `${path}: the store is damaged`);
+  },
+  async restorePool(file, { path }) {
+    if (file.includes("old")) {
+      throw new PandoError("ECORRUPT", `${file} does not fit its device any more`, { path });
+    }
+    return { layers: 1, indexBlocks: 2, ownedBlocks: 3, clean: true, problems: [] };
+  },
   async *inspectPool({ path }, { part }) {
     yield [
       { what: `${part} of ${path}`, tail: 7, runs: ["1…3", "9"], parent: null },

@@ -67,6 +67,11 @@ export class FakePool implements PoolService {
     return this.report;
   }
 
+  async *backUpMetadata(): AsyncGenerator<Uint8Array> {
+    yield Buffer.from("metadata of ");
+    yield Buffer.from(this.path);
+  }
+
   async createVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
     return this.#add(name, sizeBytes, null);
   }

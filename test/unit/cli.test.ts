@@ -1,7 +1,7 @@
 // The CLI against a daemon, both as processes, over a real socket; the pool behind it is a fake.
 // What is tested: that each command says what it should, to people and to programs, and that what
 // is wrong is refused with one line and the right exit code.
-import { chmodSync, lstatSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, lstatSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -121,6 +121,21 @@ test("pool check --repair says what it made anew, and needs a pool that nobody s
   );
   assert.match(await text("pool", "check", "/pools/two", "--repair"), /^nothing to repair\n/);
   await fails(1, /while no daemon serves it/, "pool", "check", "--repair");
+});
+
+test("pool backup-metadata makes a file that is whole, or none; restore-metadata", async () => {
+  const file = join(folder.path, "backup");
+  assert.is(await text("pool", "backup-metadata", file), `made ${file}: 22 B\n`);
+  assert.is(readFileSync(file, "utf8"), "metadata of /pools/one");
+  assert.is(lstatSync(file).mode & 0o777, 0o600);
+  await fails(1, /is there already/, "pool", "backup-metadata", file);
+  const other = join(folder.path, "other");
+  await fails(1, /damaged/, "pool", "backup-metadata", other, "/pools/damaged");
+  assert.not.ok(existsSync(other) || existsSync(`${other}.unfinished`));
+  const restored = "restored; clean: 1 layers, 2 index blocks, 3 owned blocks\n";
+  assert.is(await text("pool", "restore-metadata", file, "/pools/two"), restored);
+  await fails(1, /does not fit/, "pool", "restore-metadata", `${file}.old`, "/pools/two");
+  await fails(2, /Not enough/, "pool", "restore-metadata", file);
 });
 
 test("host allow and deny, and the line that connects", async () => {

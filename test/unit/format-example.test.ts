@@ -52,6 +52,8 @@ test("the superblock", () => {
     journalBlocks: 16384,
     dataOffsetBytes: 65 * MIB,
     dataBlocks: 245504,
+    epoch: 0,
+    reclaims: 0,
   });
 });
 

@@ -14,6 +14,7 @@ import {
   scanJournal,
 } from "../../engine/store/journal.js";
 import { native } from "../../native/native.js";
+import { refuses } from "../support/refuses.js";
 
 const test = suite("journal");
 const FIXTURES = new URL("../../../test/fixtures/", import.meta.url);
@@ -145,11 +146,20 @@ test("a full ring ends where it began, an empty one at its tail", () => {
   assert.is(ring.scan(5).endSequence, 5 + BLOCKS);
 });
 
+test("a block of a later epoch, wherever it is, proves that the store is an older one", () => {
+  const fresh = (): Ring => new Ring().write(20).write(21);
+  for (const sequence of [20, 21, 22, 25]) {
+    const ring = fresh().write(sequence, { epoch: 3 });
+    const error = refuses(() => ring.scan(20), "ECORRUPT", /of epoch 3, and the store of 2/);
+    assert.is(error.context.field, "epoch");
+    assert.is(ring.scan(25, 3).endSequence, sequence === 25 ? 26 : 25);
+  }
+});
+
 test("another epoch, another pool, a torn block, an older round: each ends the journal", () => {
   const fresh = (): Ring => new Ring().write(20).write(21).write(22);
   const other = "40000000-0000-4000-8000-000000000000";
   assert.is(fresh().write(21, { epoch: 1 }).scan(20).endSequence, 21);
-  assert.is(fresh().write(21, { epoch: 3 }).scan(20).endSequence, 21);
   assert.is(fresh().write(21, { uuid: other }).scan(20).endSequence, 21);
   assert.is(fresh().tear(22).scan(20).endSequence, 22);
   assert.is(

@@ -89,6 +89,7 @@ const BY_SIZE = { name: "db", sizeBytes: 2 ** 40 };
 const MESSAGES: Record<UnaryName | StreamName, { request: object; response: object }> = {
   GetPool: { request: {}, response: POOL },
   CheckPool: { request: {}, response: REPORT },
+  BackUpMetadata: { request: {}, response: { data: Buffer.from([1, 2, 3]) } },
   CreateVolume: { request: BY_SIZE, response: VOLUME },
   GetVolume: { request: BY_NAME, response: VOLUME },
   ListVolumes: { request: {}, response: VOLUME },
@@ -161,7 +162,7 @@ for (const [name, { request, response }] of Object.entries(MESSAGES)) {
     const sent = definition.requestDeserialize(definition.requestSerialize(request));
     assert.equal(plain(sent), request);
     const answered = definition.responseDeserialize(definition.responseSerialize(response));
-    assert.equal(plain(answered), response);
+    assert.equal(plain(answered), plain(response));
   });
 }
 

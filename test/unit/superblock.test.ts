@@ -1,6 +1,7 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { isPandoError, type PandoError } from "../../engine/base/errors.js";
+import { replaceSuperblocks } from "../../engine/core/superblocks.js";
 import {
   blockOffset,
   checkSuperblock,
@@ -24,6 +25,8 @@ const SAMPLE: Superblock = {
   journalBlocks: 256,
   dataOffsetBytes: 2 * MIB,
   dataBlocks: 2560,
+  epoch: 0,
+  reclaims: 0,
 };
 
 const decode = (superblock: Superblock): UncheckedSuperblock =>
@@ -45,6 +48,54 @@ test("comes back as it was", () => {
   assert.is(blockOffset(SAMPLE, 2560), 12 * MIB - 4096);
   assert.throws(() => blockOffset(SAMPLE, 0));
   assert.throws(() => blockOffset(SAMPLE, 2561));
+});
+
+test("of two copies the one counts that was written last", () => {
+  const first = encodeSuperblock({ ...SAMPLE, epoch: 7, reclaims: 3 });
+  for (const later of [{ epoch: 8 }, { epoch: 7, reclaims: 4 }, { generation: 2 }]) {
+    const second = encodeSuperblock({ ...SAMPLE, ...later });
+    const expected = decodeSuperblock(second);
+    assert.equal(chooseSuperblock(first, second), expected);
+    assert.equal(chooseSuperblock(second, first), expected);
+  }
+});
+
+test("superblocks are replaced so that one is good at any moment", async () => {
+  const now = { ...SAMPLE, epoch: 7 };
+  const old = encodeSuperblock({ ...SAMPLE, epoch: 6 });
+  const good = encodeSuperblock(now);
+  const bad = new Uint8Array(good.length);
+  for (const [a, b] of [
+    [good, good],
+    [good, bad],
+    [bad, good],
+    [good, old],
+    [old, good],
+  ] as const) {
+    const copies = new Map([
+      [0, a],
+      [64 * 1024, b],
+    ]);
+    const at = (offset: number) => copies.get(offset) as Uint8Array;
+    const others = (offset: number) => (offset === 0 ? 64 * 1024 : 0);
+    let unflushed = 0;
+    await replaceSuperblocks(
+      {
+        read: at,
+        write(offset, bytes) {
+          assert.is(unflushed++, 0, "the one before is durable");
+          // A cut takes this one: the other one must be as new as anything was.
+          assert.ok([7n, 8n].includes(decodeSuperblock(at(others(offset)))?.epoch ?? 0n));
+          copies.set(offset, bytes);
+        },
+        async flush() {
+          unflushed = 0;
+        },
+      },
+      { ...now, epoch: 8 },
+    );
+    for (const copy of copies.values()) assert.is(decodeSuperblock(copy)?.epoch, 8n);
+  }
 });
 
 test("no flipped byte goes unnoticed", () => {
