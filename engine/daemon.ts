@@ -8,10 +8,12 @@ import { formatAddress } from "./base/address.js";
 import type { Config, Environment } from "./base/config.js";
 import { PandoError } from "./base/errors.js";
 import { type Log, makeLog } from "./base/log.js";
+import { isBlockDevice } from "./block-device.js";
 import type { CheckReport, PoolService } from "./core/api.js";
-import { type CreatePoolOptions, createPool } from "./core/format.js";
+import { createPool } from "./core/format.js";
 import type { InspectItem, InspectRequest } from "./core/inspect.js";
 import type { RepairReport } from "./core/repair.js";
+import { type CreateDeviceOptions, createOnDevice } from "./create-device.js";
 import { startFrontEnds } from "./front-ends.js";
 import { type GrowPoolOptions, growPool } from "./grow-pool.js";
 import {
@@ -27,9 +29,9 @@ import { startHttpServer } from "./serve/http.js";
 import { makeNotify } from "./serve/notify.js";
 import { startControlServer } from "./serve/server.js";
 
-export type { CreatePoolOptions } from "./core/format.js";
 export type { InspectItem, InspectRequest, InspectValue } from "./core/inspect.js";
 export type { RepairReport } from "./core/repair.js";
+export type { CreateDeviceOptions } from "./create-device.js";
 
 export interface CreatedPool {
   path: string;
@@ -46,7 +48,7 @@ export interface Engine {
   openPool: OpenPool;
   /** The checksum of everything that is written here. */
   crc32c(data: Uint8Array, seed?: number): number;
-  createPool(path: string, options: CreatePoolOptions): Promise<CreatedPool>;
+  createPool(path: string, options: CreateDeviceOptions): Promise<CreatedPool>;
   /** Makes a pool larger that no daemon serves. */
   growPool(options: GrowPoolOptions): Promise<CreatedPool>;
   /** A pool that no daemon serves, as it would be after recovery. Nothing is written. */
@@ -88,7 +90,16 @@ export const engine: Engine = {
   },
   crc32c: (data, seed) => native.crc32c(data, seed),
   async createPool(path, options) {
-    const { uuid, blockSizeBytes, dataBlocks } = await createPool(path, options);
+    const { metaSizeBytes, force, ...ofPool } = options;
+    const byItself = isBlockDevice(path) && options.metaPath === undefined;
+    if (!byItself && (metaSizeBytes !== undefined || force === true)) {
+      throw new PandoError("EINVAL", `${path} is not a block device that is a pool by itself`, {
+        path,
+        field: force === true ? "force" : "metaSize",
+      });
+    }
+    const made = byItself ? await createOnDevice(path, options) : await createPool(path, ofPool);
+    const { uuid, blockSizeBytes, dataBlocks } = made;
     return { path, uuid, sizeBytes: dataBlocks * blockSizeBytes, blockSizeBytes };
   },
   async growPool(options) {

@@ -4,11 +4,10 @@ import { statSync, truncateSync } from "node:fs";
 import { native } from "../native/native.js";
 import { PandoError } from "./base/errors.js";
 import { type DataDevice, openDataDevice } from "./core/data-device.js";
-import { poolPaths } from "./core/format.js";
 import { grow, planGrow, settleGrow } from "./core/grow.js";
 import { comparePool, readSuperblock } from "./core/recovery.js";
 import { replaceSuperblocks } from "./core/superblocks.js";
-import { lockDevice } from "./open-pool.js";
+import { withClosedPool } from "./open-pool.js";
 import { getPoolRecord } from "./store/catalogue.js";
 import { openLmdbStore } from "./store/lmdb-store.js";
 import type { Store } from "./store/store.js";
@@ -23,11 +22,8 @@ export interface GrowPoolOptions {
   sparse: boolean;
 }
 
-export async function growPool(options: GrowPoolOptions): Promise<Superblock> {
-  const { path } = options;
-  const paths = poolPaths(path, options.metaPath ?? undefined);
-  const lock = lockDevice(path, paths.data);
-  try {
+export function growPool(options: GrowPoolOptions): Promise<Superblock> {
+  return withClosedPool(options, "write", async (paths) => {
     const device = openDataDevice(paths.data, "r+");
     try {
       // As recovery does: nothing is decided on what may still be volatile.
@@ -47,9 +43,7 @@ export async function growPool(options: GrowPoolOptions): Promise<Superblock> {
     } finally {
       device.close();
     }
-  } finally {
-    native.deviceClose(lock);
-  }
+  });
 }
 
 /** Everything that can be refused is, before anything is opened for writing. */

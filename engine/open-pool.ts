@@ -25,12 +25,13 @@ import {
 } from "./check-child.js";
 import type { CheckReport } from "./core/api.js";
 import { openDataDevice } from "./core/data-device.js";
-import { type PoolPaths, poolPaths } from "./core/format.js";
+import type { PoolPaths } from "./core/format.js";
 import type { InspectItem, InspectRequest } from "./core/inspect.js";
 import { Pool } from "./core/pool.js";
 import { type Recovered, recover } from "./core/recovery.js";
 import type { RepairReport } from "./core/repair.js";
 import { replaceSuperblocks } from "./core/superblocks.js";
+import { type OpenPlace, type PlaceMode, poolPlace } from "./pool-place.js";
 import { getPoolRecord } from "./store/catalogue.js";
 import { startIndexService } from "./store/index-service.js";
 import { type LmdbStore, openLmdbStore } from "./store/lmdb-store.js";
@@ -70,15 +71,23 @@ interface OpenedStore {
 
 export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool> {
   const { path, indexCacheBytes, log } = options;
-  const paths = poolPaths(path, options.metaPath ?? undefined);
-  const device = lockDevice(path, paths.data);
+  const place = await poolPlace(path, options.metaPath);
+  const device = lockDevice(path, place.data);
+  let mounted: OpenPlace;
   let opened: OpenedStore;
   try {
-    opened = await openStore(path, paths);
+    mounted = await place.open("write");
+    try {
+      opened = await openStore(path, mounted.paths);
+    } catch (error) {
+      await mounted.close();
+      throw error;
+    }
   } catch (error) {
     native.deviceClose(device);
     throw error;
   }
+  const { paths } = mounted;
   const { store } = opened;
   const { superblock, ...replay } = opened.recovered;
   log.info({ pool: path, uuid: superblock.uuid, ...replay }, "recovered");
@@ -122,10 +131,12 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
         await pool.close();
         await index.close();
         if (pool.checkpointed) opened.memory.remove();
+        await mounted.close();
       },
     };
   } catch (error) {
     await pool.close();
+    await mounted.close();
     throw error;
   }
 }
@@ -139,22 +150,28 @@ export interface ClosedPoolOptions {
 
 /** Checks a pool that no daemon serves, and writes nothing. Its lock is held meanwhile. */
 export function checkClosedPool(options: ClosedPoolOptions): Promise<CheckReport> {
-  return withClosedPool(options, checkPoolInChild);
+  return withClosedPool(options, "read", checkPoolInChild);
 }
 
 /** Makes anew what is derived; see core/repair.ts. */
 export function repairClosedPool(options: ClosedPoolOptions): Promise<RepairReport> {
-  return withClosedPool(options, repairPoolInChild);
+  return withClosedPool(options, "write", repairPoolInChild);
 }
 
-async function withClosedPool<T>(
+export async function withClosedPool<T>(
   { path, metaPath }: ClosedPoolOptions,
+  mode: PlaceMode,
   work: (paths: PoolPaths) => Promise<T>,
 ): Promise<T> {
-  const paths = poolPaths(path, metaPath ?? undefined);
-  const device = lockDevice(path, paths.data);
+  const place = await poolPlace(path, metaPath);
+  const device = lockDevice(path, place.data);
   try {
-    return await work(paths);
+    const mounted = await place.open(mode);
+    try {
+      return await work(mounted.paths);
+    } finally {
+      await mounted.close();
+    }
   } catch (error) {
     throw namePool(path, error);
   } finally {
@@ -166,7 +183,7 @@ async function withClosedPool<T>(
  * A copy of the store of a pool that no daemon serves, as it is: its journal stays to be replayed.
  */
 export function backUpClosedPool(options: ClosedPoolOptions): AsyncGenerator<Uint8Array> {
-  return eachOfClosedPool(options, backUpInChild);
+  return eachOfClosedPool(options, "read", backUpInChild);
 }
 
 /** What lies in a pool that no daemon serves. Its lock is held meanwhile; nothing is written. */
@@ -174,17 +191,23 @@ export function inspectClosedPool(
   options: ClosedPoolOptions,
   request: InspectRequest,
 ): AsyncGenerator<InspectItem[]> {
-  return eachOfClosedPool(options, (paths) => inspectPoolInChild(paths, request));
+  return eachOfClosedPool(options, "untouched", (paths) => inspectPoolInChild(paths, request));
 }
 
 async function* eachOfClosedPool<T>(
   { path, metaPath }: ClosedPoolOptions,
+  mode: PlaceMode,
   work: (paths: PoolPaths) => AsyncIterable<T>,
 ): AsyncGenerator<T> {
-  const paths = poolPaths(path, metaPath ?? undefined);
-  const device = lockDevice(path, paths.data);
+  const place = await poolPlace(path, metaPath);
+  const device = lockDevice(path, place.data);
   try {
-    yield* work(paths);
+    const mounted = await place.open(mode);
+    try {
+      yield* work(mounted.paths);
+    } finally {
+      await mounted.close();
+    }
   } catch (error) {
     throw namePool(path, error);
   } finally {

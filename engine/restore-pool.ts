@@ -14,25 +14,18 @@
 import { existsSync, readdirSync, renameSync, rmdirSync, rmSync, statSync } from "node:fs";
 import { mkdir, open } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { native } from "../native/native.js";
 import { isPandoError, PandoError } from "./base/errors.js";
 import { type ClosedPool, checkPoolInChild } from "./check-child.js";
 import type { CheckReport } from "./core/api.js";
 import { openDataDevice } from "./core/data-device.js";
-import { poolPaths } from "./core/format.js";
 import { type BackupContents, openBackup } from "./core/metadata-backup.js";
 import { readSuperblock } from "./core/recovery.js";
-import { type ClosedPoolOptions, lockDevice } from "./open-pool.js";
+import { type ClosedPoolOptions, withClosedPool } from "./open-pool.js";
 import { openLmdbStore } from "./store/lmdb-store.js";
 
-export async function restorePool(
-  file: string,
-  { path, metaPath }: ClosedPoolOptions,
-): Promise<CheckReport> {
-  const paths = poolPaths(path, metaPath ?? undefined);
-  requireAbsent(paths.meta);
-  const lock = lockDevice(path, paths.data);
-  try {
+export function restorePool(file: string, options: ClosedPoolOptions): Promise<CheckReport> {
+  return withClosedPool(options, "write", async (paths) => {
+    requireAbsent(paths.meta);
     const source = openDataDevice(file, "r");
     try {
       const backup = openBackup(file, source);
@@ -43,9 +36,7 @@ export async function restorePool(
     } finally {
       source.close();
     }
-  } finally {
-    native.deviceClose(lock);
-  }
+  });
 }
 
 function compare(file: string, { header }: BackupContents, data: string): void {

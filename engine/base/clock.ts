@@ -15,3 +15,8 @@ export const systemClock: Clock = {
     return () => clearInterval(timer);
   },
 };
+
+/** For the few who wait for the system; the engine itself never does. */
+export function sleep(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}

@@ -12,7 +12,10 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
     (daemon) =>
       daemon
         .option("pool", text("The pool: a folder or device"))
-        .option("meta", text("The folder of its store, if the pool is a block device"))
+        .option(
+          "meta",
+          text("The folder of its store, if it is not in the pool's folder or on its device"),
+        )
         .option("nbd-socket", text("Unix socket of the NBD front end, or none"))
         .option("metrics", text("HOST:PORT of /metrics, /healthz, /readyz, or none"))
         .option("target", text("HOST:PORT[,HOST:PORT…] where the NVMe/TCP target listens, or none"))

@@ -4,7 +4,7 @@ import type { Argv } from "yargs";
 import { BLOCK_SIZES, DEFAULT_BLOCK_SIZE, JOURNAL_BLOCK_BYTES } from "../base/constants.js";
 import { PandoError } from "../base/errors.js";
 import { checkWholeBlocks, formatSize, parseSize } from "../base/size.js";
-import type { CreatePoolOptions } from "../daemon.js";
+import type { CreateDeviceOptions } from "../daemon.js";
 import type { CheckReport, PoolInfo } from "../serve/client.js";
 import { writeWhole } from "./backup.js";
 import { type GlobalOptions, type LoadEngine, withClient } from "./context.js";
@@ -13,7 +13,7 @@ import { formatFields, printResult } from "./print.js";
 const META = {
   type: "string",
   requiresArg: true,
-  describe: "The folder of the store, if the pool is a block device",
+  describe: "The folder of the store, if it is not on the pool's block device",
 } as const;
 
 interface CreateArguments {
@@ -22,6 +22,8 @@ interface CreateArguments {
   blockSize: string | undefined;
   journalSize: string | undefined;
   sparse: boolean;
+  force: boolean;
+  metaSize: string | undefined;
 }
 
 export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Argv<GlobalOptions> {
@@ -58,7 +60,18 @@ export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Arg
               describe: "Let the data file grow as it is written, instead of taking its room now",
             })
             .option("meta", META)
+            .option("meta-size", {
+              type: "string",
+              requiresArg: true,
+              describe: "Of a block device: room for its metadata [default: 1/64, at least 64MiB]",
+            })
+            .option("force", {
+              type: "boolean",
+              default: false,
+              describe: "Of a block device: whatever is on it is overwritten",
+            })
             .example("$0 pool create /srv/pando --size 100GiB", "Takes 100 GiB of the disk now")
+            .example("$0 pool create /dev/sdb", "With its metadata on it: it moves as a whole")
             .example("$0 pool create ./pool --size 10GiB --sparse", "Takes what is written"),
         async (args) => {
           const options = createOptions(args);
@@ -221,9 +234,13 @@ async function repair(
   );
 }
 
-function createOptions(args: CreateArguments): CreatePoolOptions {
-  const options: CreatePoolOptions = { sparse: args.sparse };
+function createOptions(args: CreateArguments): CreateDeviceOptions {
+  const options: CreateDeviceOptions = { sparse: args.sparse };
   if (args.meta !== undefined) options.metaPath = args.meta;
+  if (args.force) options.force = true;
+  if (args.metaSize !== undefined) {
+    options.metaSizeBytes = parseSize(args.metaSize, "metadata size");
+  }
   const blockSizeBytes =
     args.blockSize === undefined ? DEFAULT_BLOCK_SIZE : parseSize(args.blockSize, "block size");
   if (!(BLOCK_SIZES as readonly number[]).includes(blockSizeBytes)) {

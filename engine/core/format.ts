@@ -2,6 +2,8 @@
 //
 //   a folder        data (the device, a file) and meta/ (the store) in it
 //   a block device  the device itself, and the store in a folder of its own choice
+//   (create-device.ts
+//                   makes both on one device)
 //
 // The store is made first and the superblocks last (B, then A): a device with a valid superblock
 // has a store beside it.
@@ -118,7 +120,7 @@ function removeQuietly(remove: () => void): void {
 }
 
 /** The geometry, all of it checked. */
-function planPool(
+export function planPool(
   path: string,
   options: CreatePoolOptions,
   deviceBytes: number | undefined,

@@ -1,0 +1,177 @@
+// A block device that is a pool by itself, on real loop devices: made, served, killed, moved to
+// another device node as between machines; and whatever is on a device keeps a pool from being made
+// there.
+import { spawnSync } from "node:child_process";
+import { existsSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { NbdClient } from "../../engine/cli/nbd-client.js";
+import {
+  failed,
+  killDaemons,
+  pandoCommand,
+  runPando,
+  startPandoDaemon,
+  temporaryFolder,
+} from "../support/pando.js";
+import { needsCommands, needsRoot, skip } from "../support/skip.js";
+
+const missing = needsRoot() ?? needsCommands("losetup", "mkfs.ext4", "blkid", "wipefs", "partx");
+if (missing !== null) skip(missing);
+const folder = temporaryFolder();
+const image = join(folder.path, "disk.img");
+writeFileSync(image, "");
+truncateSync(image, 200 * 2 ** 20);
+const first = spawnSync("losetup", ["--find", "--show", "--partscan", image], { encoding: "utf8" });
+if (first.status !== 0) skip(`needs loop devices (${first.stderr.trim()})`);
+
+const test = suite("device");
+const real = pandoCommand("real");
+const socket = join(folder.path, "run", "pando.sock");
+const nbdSocket = join(folder.path, "run", "nbd.sock");
+const attached = new Set([first.stdout.trim()]);
+let device = first.stdout.trim();
+const pando = (...args: string[]) => runPando(real, args, { PANDO_SOCKET: socket });
+const serve = () =>
+  startPandoDaemon(real, [
+    ...["--pool", device, "--socket", socket, "--metrics", "none", "--target", "none"],
+  ]);
+
+function run(program: string, ...args: string[]): string {
+  const { status, stdout, stderr } = spawnSync(program, args, { encoding: "utf8" });
+  assert.is(status, 0, `${program} ${args.join(" ")}: ${stderr}`);
+  return stdout.trim();
+}
+
+function attach(): void {
+  device = run("losetup", "--find", "--show", "--partscan", image);
+  attached.add(device);
+}
+
+function detach(): void {
+  run("losetup", "--detach", device);
+  attached.delete(device);
+}
+
+async function ok(...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await pando(...args);
+  assert.is(code, 0, stderr);
+  return stdout;
+}
+
+const create = (...more: string[]) =>
+  pando("pool", "create", device, "--journal-size", "1MiB", ...more);
+const mounted = () => readFileSync("/proc/self/mountinfo", "utf8").includes(`${device}p1 `);
+const openNbd = () => NbdClient.open({ socket: nbdSocket, name: "db" });
+
+test.after(() => {
+  killDaemons();
+  for (const one of attached) {
+    spawnSync("umount", [`${one}p1`]);
+    spawnSync("umount", [one]);
+    spawnSync("losetup", ["--detach", one]);
+  }
+  folder.remove();
+});
+
+test("what is on a device is kept, unless --force says that it is not wanted", async () => {
+  const head = () => readFileSync(image).subarray(0, 2 ** 20);
+  const untouched = async (code: RegExp, ...more: string[]) => {
+    const before = head();
+    failed(await create(...more), 1, code);
+    assert.ok(head().equals(before));
+  };
+  run("mkfs.ext4", "-q", "-F", device);
+  await untouched(/is not empty: it has .*ext4/);
+  const mountpoint = join(folder.path, "run");
+  run("mkdir", "-p", mountpoint);
+  run("mount", device, mountpoint);
+  await untouched(/is in use/);
+  failed(await create("--force"), 1, /is in use/);
+  run("umount", mountpoint);
+  run("wipefs", "--all", device);
+  run(
+    "dd",
+    "if=/dev/urandom",
+    `of=${device}`,
+    "bs=4096",
+    "seek=7",
+    "count=1",
+    "conv=notrunc,fsync",
+  );
+  await untouched(/data in its first MiB/);
+  await untouched(/64 MiB or more/, "--force", "--meta-size", "1MiB");
+  await untouched(/no room/, "--force", "--meta-size", "1GiB");
+  await untouched(/journal/, "--force", "--meta-size", "197MiB");
+  failed(await pando("pool", "check", device), 1, /no partitions of Pando's/);
+  assert.match(await ok("pool", "create", device, "--force"), /^made .*for data/);
+  await untouched(/it has partitions/);
+  device = `${device}p2`;
+  await untouched(/is a partition/);
+  device = device.slice(0, -2);
+});
+
+test("others read the table as it is meant", () => {
+  const of = (tag: string, part: number) =>
+    run("blkid", "--probe", "--output", "value", "--match-tag", tag, `${device}p${part}`);
+  assert.is(run("blkid", "--probe", "--output", "value", "--match-tag", "PTTYPE", device), "gpt");
+  assert.equal([of("PART_ENTRY_NAME", 1), of("PART_ENTRY_NAME", 2)], ["pando-meta", "pando-data"]);
+  assert.equal([of("TYPE", 1), of("LABEL", 1)], ["ext4", "pando-meta"]);
+  assert.not.ok(mounted());
+});
+
+test("it is served, killed and served again, and its file system comes and goes", async () => {
+  let daemon = await serve();
+  assert.ok(mounted());
+  await ok("volume", "create", "db", "--size", "16MiB");
+  const nbd = await openNbd();
+  await nbd.write(0, Buffer.alloc(2 ** 20, "x"));
+  await nbd.flush();
+  failed(await pando("pool", "check", device), 1, new RegExp(`is open in process ${daemon.pid}`));
+  await nbd.close();
+  await daemon.stop("SIGKILL");
+  assert.ok(mounted(), "nobody was there to unmount it");
+  assert.match(await ok("pool", "check", device), /^clean/);
+  assert.match(await ok("inspect", device, "catalogue"), /^volume db:/);
+  daemon = await serve();
+  await ok("snapshot", "create", "db@monday");
+  assert.is(await daemon.stop(), 0);
+  assert.not.ok(mounted());
+  assert.match(await ok("inspect", device, "catalogue"), /snapshot db@monday:/);
+  assert.not.ok(mounted());
+});
+
+test("it moves as a whole", async () => {
+  const before = device;
+  detach();
+  // Somebody else takes the old name.
+  const other = join(folder.path, "other.img");
+  writeFileSync(other, "");
+  truncateSync(other, 2 ** 20);
+  attached.add(run("losetup", "--find", "--show", other));
+  attach();
+  assert.is.not(device, before);
+  const daemon = await serve();
+  const nbd = await openNbd();
+  assert.ok((await nbd.read(0, 2 ** 20)).equals(Buffer.alloc(2 ** 20, "x")));
+  await nbd.close();
+  assert.match(await ok("snapshot", "list"), /db@monday/);
+  assert.is(await daemon.stop(), 0);
+});
+
+test("its metadata is backed up and restored", async () => {
+  const file = join(folder.path, "backup");
+  await ok("pool", "backup-metadata", file, device);
+  failed(await pando("pool", "restore-metadata", file, device), 1, /meta is there/);
+  const mountpoint = join(folder.path, "run");
+  run("mount", `${device}p1`, mountpoint);
+  failed(await pando("pool", "check", device), 1, /is mounted on/);
+  run("rm", "-r", join(mountpoint, "meta"));
+  run("umount", mountpoint);
+  assert.match(await ok("pool", "restore-metadata", file, device), /^restored; clean/);
+  assert.match(await ok("pool", "check", device), /^clean/);
+  assert.not.ok(mounted() || existsSync(join(mountpoint, "meta")));
+});
+
+test.run();
