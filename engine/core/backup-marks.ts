@@ -3,6 +3,7 @@
 // show a deleted snapshot with what has been written over it since. So the superblock has a number
 // that is raised, durably, before the first such change after a backup; a backup whose number is
 // not the device's is refused.
+import type { Store } from "../store/store.js";
 import { Mutex } from "./mutex.js";
 
 /**
@@ -34,15 +35,24 @@ export class BackupMarks {
     });
   }
 
-  /** A change that no backup from before it may meet again. */
-  change<T>(work: () => Promise<T>): Promise<T> {
-    return this.#mutex.run(async () => {
-      if (this.#named) {
-        await this.#raise(this.#reclaims + 1);
-        this.#reclaims++;
-        this.#named = false;
-      }
-      return work();
-    });
+  /** The store for those whose every transaction no backup from before it may meet again. */
+  guard(store: Store): Store {
+    return {
+      get: (space, key) => store.get(space, key),
+      range: (space, options) => store.range(space, options),
+      count: (space) => store.count(space),
+      transact: (change) => this.#mutex.run(() => this.#marked(() => store.transact(change))),
+      sync: () => store.sync(),
+      close: () => store.close(),
+    };
+  }
+
+  async #marked<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#named) {
+      await this.#raise(this.#reclaims + 1);
+      this.#reclaims++;
+      this.#named = false;
+    }
+    return work();
   }
 }

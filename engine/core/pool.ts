@@ -165,11 +165,10 @@ export class Pool implements PoolService {
     const volumes = new OpenVolumes(this.#store, this.#path);
     this.#volumes = volumes;
     this.#reclaimer = new Reclaimer({
-      store: this.#store,
+      store: this.#backups.guard(this.#store),
       path: this.#path,
       map: this.#map,
       indexWrites,
-      backups: this.#backups,
       checkpointer: this.#checkpointer,
       pace: new Pace(parts.clock, this.#path),
       foldBatch: parts.foldBatch,
@@ -268,9 +267,7 @@ export class Pool implements PoolService {
     const { backups } = this.#parts;
     if (backups === undefined) throw new PandoError("EINVAL", "this pool has no backups");
     return backups.store((work) =>
-      this.#catalogue.run(() =>
-        this.#backups.take((reclaims) => this.#checkpointer.runAndHold(() => work(reclaims))),
-      ),
+      this.#catalogue.run(() => this.#checkpointer.runAndHold(() => this.#backups.take(work))),
     );
   }
 

@@ -19,7 +19,6 @@ import { applyToFreeMap } from "../store/free-map-patch.js";
 import { changeIndex } from "../store/index-changes.js";
 import { findLayer, getLayer, listReclaim, onlyChild, removeLayer } from "../store/layers.js";
 import { Lineage } from "../store/lineage.js";
-import type { BackupMarks } from "./backup-marks.js";
 import type { Checkpointer } from "./checkpointer.js";
 import { type FoldParts, finishFold, foldableInto, foldBatch } from "./fold.js";
 import { Mutex } from "./mutex.js";
@@ -31,7 +30,6 @@ const RECLAIM_BATCH = 128;
 const BEFORE_RECOVERY = -1;
 
 export interface ReclaimerParts extends FoldParts {
-  backups: BackupMarks;
   checkpointer: Checkpointer;
   pace: Pace;
   /** Index blocks that a fold changes in one transaction; hosts' writes to them wait for it. */
@@ -197,9 +195,7 @@ export class Reclaimer {
     // A volume that nobody has opened yet would be opened as one that the store knows nothing of.
     this.#parts.gotIndexBlocks(child);
     for (;;) {
-      const done = await this.#parts.backups.change(() =>
-        foldBatch(this.#parts, layer, child, this.#parts.foldBatch),
-      );
+      const done = await foldBatch(this.#parts, layer, child, this.#parts.foldBatch);
       if (done === null) break;
       this.#did(job, done.spans, done.freedBlocks);
       this.#progress.spansFolded += done.spans;
@@ -221,17 +217,15 @@ export class Reclaimer {
       const batch = this.#nextBatch(layer);
       if (batch === null) break;
       map.load(batch.owned);
-      await this.#parts.backups.change(() =>
-        store.transact((txn) => {
-          changeIndex(txn, new Lineage(), (index) => {
-            for (const span of batch.spans) index.remove(layer, span);
-          });
-          applyToFreeMap(
-            txn,
-            batch.owned.map((run) => ({ ...run, op: "free" as const })),
-          );
-        }),
-      );
+      await store.transact((txn) => {
+        changeIndex(txn, new Lineage(), (index) => {
+          for (const span of batch.spans) index.remove(layer, span);
+        });
+        applyToFreeMap(
+          txn,
+          batch.owned.map((run) => ({ ...run, op: "free" as const })),
+        );
+      });
       map.retire(batch.owned);
       path.releaseBlocks(batch.owned);
       this.#did(job, batch.spans.length, countBlocks(batch.owned));
