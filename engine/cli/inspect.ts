@@ -37,7 +37,7 @@ export function addInspect(
         .option("meta", {
           type: "string",
           requiresArg: true,
-          describe: "The folder of the store, if the pool is a block device",
+          describe: "The folder of the store, if it is not on the pool's block device",
         })
         .example("$0 inspect ./pool", "Superblocks, tail, epoch, counts")
         .example("$0 inspect ./pool journal", "Each block that recovery would read")

@@ -284,7 +284,7 @@ test("used wrongly: exit code 2, and where to look", async () => {
     [/Unknown (argument|command): frob/, ["frob"]],
     [/Unknown (argument|command): frob/, ["volume", "frob"]],
     [/Unknown argument: siz/, ["volume", "create", "x", "--size", "1G", "--siz", "1G"]],
-    [/Unknown argument: force/, ["pool", "create", "/p", "--force"]],
+    [/Unknown argument: farce/, ["pool", "create", "/p", "--farce"]],
     [/Missing required argument: size/, ["volume", "create", "x"]],
     [/Not enough .*size/, ["volume", "create", "x", "--size"]],
     [/--size is given more than once/, ["volume", "create", "x", "--size", "1G", "--size", "2G"]],
@@ -354,7 +354,7 @@ test("numbers as names are names", async () => {
 
 test("help has an example for every verb, and goes to stdout", async () => {
   const verbs = {
-    pool: ["create", "grow", "show", "check"],
+    pool: ["create", "grow", "show", "check", "backup-metadata", "restore-metadata"],
     volume: [
       "create",
       "list",
@@ -374,7 +374,7 @@ test("help has an example for every verb, and goes to stdout", async () => {
     host: ["allow", "deny", "disconnect", "list", "set-keys", "remove-keys", "keys"],
   };
   const all = Object.entries(verbs).flatMap(([noun, each]) => each.map((verb) => [noun, verb]));
-  for (const words of [...all, ["daemon"]]) {
+  for (const words of [...all, ["inspect"], ["daemon"]]) {
     const help = await text(...words, "--help");
     assert.match(help, /\n {2}-h, --help /);
     assert.match(help, `Examples:\n  pando ${words.join(" ")}`);
