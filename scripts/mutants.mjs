@@ -8,8 +8,10 @@
 //   --minutes  those that are not begun by then are skipped, and counted
 //   --check  only whether each entry still fits the sources; builds and runs nothing
 //
-// The copy stays in build-mutants/, built, so that the next run compiles only what differs.
-import { spawnSync } from "node:child_process";
+// Bugs in TypeScript and bugs in C++ are two lanes, each a process with a copy of the tree of its
+// own. The copies stay in build-mutants/, built, so that the next run compiles only what differs.
+import { fork, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import {
   existsSync,
   mkdirSync,
@@ -32,7 +34,13 @@ const TIMEOUT_FACTOR = 5;
 const NOT_COPIED = /^(node_modules|dist|build.*|\.git|\.pando|test-output)$/;
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const tree = join(root, "build-mutants");
+/** Lane → which mutants are its own. */
+const LANES = new Map([
+  ["cpp", ({ file }) => !file.endsWith(".ts")],
+  ["ts", ({ file }) => file.endsWith(".ts")],
+]);
+/** This process' copy of the tree, if it is a lane. */
+let tree;
 
 async function main() {
   const { values } = parseArgs({
@@ -42,12 +50,19 @@ async function main() {
       minutes: { type: "string", default: "600" },
       check: { type: "boolean", default: false },
       "no-setup": { type: "boolean", default: false },
+      lane: { type: "string" }, // by this script only: be that lane
     },
   });
   const all = readMutants();
   const mutants = all.filter(
     ({ name }) => values.only.length === 0 || values.only.some((part) => name.includes(part)),
   );
+  if (values.lane !== undefined) {
+    tree = join(root, "build-mutants", values.lane);
+    const own = mutants.filter(LANES.get(values.lane));
+    process.send(await runAll(own, Number(values.minutes) * 60_000));
+    return;
+  }
   if (values.list) {
     for (const { name, test, why } of mutants) console.log(`${name}  (${test}): ${why}`);
     return;
@@ -60,7 +75,25 @@ async function main() {
     return;
   }
   if (!values["no-setup"]) setup({ tests: true });
-  report(await runAll(mutants, Number(values.minutes) * 60_000));
+  const lanes = [...LANES.keys()].filter((lane) => mutants.some(LANES.get(lane)));
+  const results = await Promise.all(lanes.map(runLane));
+  console.log("");
+  printTable(results.flatMap(({ rows }) => rows));
+  const sum = (verdict) => results.reduce((total, { counts }) => total + counts[verdict], 0);
+  report({ passed: sum("passed"), failed: sum("failed"), skipped: sum("skipped") });
+}
+
+/** What its process sends; a lane that dies is one failure more. */
+async function runLane(lane) {
+  const child = fork(process.argv[1], [...process.argv.slice(2), "--lane", lane]);
+  let result = null;
+  child.on("message", (message) => {
+    result = message;
+  });
+  const [code, signal] = await once(child, "exit");
+  if (result !== null && code === 0) return result;
+  console.log(`the lane ${lane} ended with ${signal ?? `exit code ${code}`}`);
+  return { counts: { passed: 0, failed: 1, skipped: 0 }, rows: result?.rows ?? [] };
 }
 
 /** Each entry, with `find` and `replace` as text: in the file they may be lists of lines. */
@@ -118,9 +151,7 @@ async function runAll(mutants, limitMs) {
     ]);
     console.log(`${word.padEnd(8)} ${seconds.padStart(6)} s  ${mutant.name}: ${detail}`);
   }
-  console.log("");
-  printTable(rows);
-  return counts;
+  return { counts, rows };
 }
 
 /** Builds the clean tree and runs every named test in it: only one that passes can convict. */
@@ -241,6 +272,7 @@ function executable(test) {
 }
 
 function printTable(rows) {
+  if (rows.length === 0) return;
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
   for (const row of rows) {
     console.log(
