@@ -190,4 +190,20 @@ test("nothing is lost of what was lent and not written", async () => {
   await finish(client);
 });
 
+test("who asks for a checkpoint while one runs gets one that begins later", async () => {
+  const client = await smallPool();
+  const { world } = client;
+  await write(client, "a", 0);
+  const first = track(client.checkpoint());
+  assert.ok(await until(world, () => world.checkpointPhase === "last"));
+  assert.ok(await ended(world, track(client.write("a", { sector: 8, count: 1 })), STORE));
+  const second = track(client.checkpoint());
+  assert.ok(await ended(world, second));
+  assert.is(first.state, "done");
+  await flush(client, "a");
+  await cutPower(client);
+  assert.is(world.recovered?.replayedRecords, 0);
+  await finish(client);
+});
+
 test.run();
