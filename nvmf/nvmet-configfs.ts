@@ -6,9 +6,11 @@
 import { mkdir, readdir, readFile, rmdir, symlink, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PandoError } from "../engine/base/errors.js";
+import { Deadline } from "./bounded.js";
 import type { Step } from "./nvmet-plan.js";
 import {
   ANA_GROUP,
+  type HostSecrets,
   type NamespaceState,
   type NvmetState,
   type PortState,
@@ -48,7 +50,16 @@ export interface ConfigFs {
   take(step: Step): Promise<void>;
 }
 
-export function configFs(root: string, calls: FileCalls = nodeCalls): ConfigFs {
+/** As when a namespace is disabled whose device answers nothing. */
+const STEP_TIMEOUT_MS = 60_000;
+
+class StuckError extends Error {}
+
+export function configFs(
+  root: string,
+  calls: FileCalls = nodeCalls,
+  stepTimeoutMs = STEP_TIMEOUT_MS,
+): ConfigFs {
   return {
     list: async (path) => (await calls.readdir(join(root, path)).catch(absent)) ?? [],
     async read(path) {
@@ -57,8 +68,10 @@ export function configFs(root: string, calls: FileCalls = nodeCalls): ConfigFs {
     },
     async take(step) {
       try {
-        await takeStep(calls, root, step);
+        const taken = takeStep(calls, root, step);
+        await new Deadline(stepTimeoutMs).bound(taken, () => new StuckError());
       } catch (cause) {
+        if (cause instanceof StuckError) throw stuckError(step);
         if (!isDone(step, errorCode(cause))) throw stepError(step, cause);
       }
     },
@@ -69,13 +82,21 @@ export async function readNvmet(files: ConfigFs): Promise<NvmetState> {
   const [subsystems, ports, hosts] = await Promise.all([
     readAll(files, "subsystems", readSubsystem),
     readAll(files, "ports", readPort),
-    files.list("hosts"),
+    readAll(files, "hosts", readHost),
   ]);
   return {
     subsystems,
     ports: new Map([...ports].map(([number, port]) => [Number(number), port])),
-    hosts: new Set(hosts),
+    hosts,
   };
+}
+
+/** A kernel without authentication has no such attributes. */
+async function readHost(files: ConfigFs, path: string): Promise<HostSecrets | null> {
+  const hostKey = (await files.read(`${path}/dhchap_key`)) ?? "";
+  const controllerKey = (await files.read(`${path}/dhchap_ctrl_key`)) ?? "";
+  if (hostKey === "") return null;
+  return { hostKey, controllerKey: controllerKey === "" ? null : controllerKey };
 }
 
 async function readSubsystem(files: ConfigFs, path: string): Promise<SubsystemState> {
@@ -186,8 +207,24 @@ function stepError(step: Step, cause: unknown): PandoError {
   if (enabling && (code === "ENOENT" || code === "ENXIO" || code === "ENODEV")) {
     return new PandoError("EIO", `nvmet does not find the device of ${path}`, { path }, { cause });
   }
+  if (/\/dhchap_[a-z_]*key$/.test(path)) {
+    // Never with the cause's text: nobody knows what a kernel puts into it.
+    if (code !== "ENOENT") return new PandoError("EIO", `nvmet refuses a key: ${path}`, { path });
+    return new PandoError("EINVAL", "nvmet of this kernel cannot check keys", {
+      path,
+      hint: "it takes Linux 6.0 or newer with CONFIG_NVME_TARGET_AUTH",
+    });
+  }
   const doing = step.verb === "write" ? `writing ${step.value} to` : step.verb;
   return new PandoError("EIO", `nvmet: ${doing} ${path}: ${code ?? cause}`, { path }, { cause });
+}
+
+/** The kernel goes on with it; the next look shows whether it came to an end. */
+function stuckError({ verb, path }: Step): PandoError {
+  return new PandoError("EBUSY", `nvmet does not come to an end: ${verb} ${path}`, {
+    path,
+    hint: "it waits for requests that its device does not answer; look at the kernel's log",
+  });
 }
 
 function absent(error: unknown): null {

@@ -5,15 +5,20 @@
 //   missing:  hosts -> subsystem -> allowed hosts -> namespace -> port -> link to the port, last:
 //             a host must never see a subsystem that is not finished
 //
-// A host that is taken off a list is still connected, and configfs cannot end one host's
-// connections. The subsystem leaves its port for a moment, which ends those of all; whoever is
-// still on the list comes back.
+// A host that is taken off a list, or has to prove itself from now on, is still connected, and
+// configfs cannot end one host's connections. The subsystem leaves its port for a moment, which
+// ends those of all; whoever is still on the list comes back.
+//
+// A host's keys are those of all subsystems that have it. They are changed only where all of those
+// are ours, and are there before the host is let in. A kernel that has been given keys does not
+// forget them: without keys a host is made anew, in a round of its own.
 import { PandoError } from "../engine/base/errors.js";
 import { parseVolumeNqn } from "../engine/base/nqn.js";
 import {
   ANA_GROUP,
   type DesiredState,
   type DesiredVolume,
+  type HostSecrets,
   type ListenAddress,
   MODEL_PREFIX,
   NAMESPACE_ID,
@@ -35,6 +40,8 @@ export type Step =
 
 export function planNvmet(actual: NvmetState, desired: DesiredState): Step[] {
   const { model, listen, volumes } = desired;
+  const forgetting = forgetKeys(actual, desired);
+  if (forgetting.length > 0) return forgetting;
   const wanted = new Set(volumes.map(({ nqn }) => nqn));
   const steps: Step[] = [];
   const kept = new Map<string, SubsystemState>();
@@ -49,11 +56,17 @@ export function planNvmet(actual: NvmetState, desired: DesiredState): Step[] {
     }
   }
   steps.push(...removeStalePorts(actual, desired));
+  for (const [nqn, { hosts }] of kept) {
+    if (![...hosts].some((host) => isUnproven(actual, { host, desired }))) continue;
+    for (const number of portsOf(actual, nqn)) {
+      steps.push({ verb: "unlink", path: onPort(number, nqn) });
+    }
+  }
   if (volumes.length > 0) {
     const port = choosePort(actual, listen);
     for (const volume of volumes) {
       const subsystem = kept.get(volume.nqn);
-      steps.push(...serveVolume(actual, { volume, subsystem, model }));
+      steps.push(...serveVolume(actual, { volume, subsystem, desired }));
     }
     steps.push(...preparePort(actual.ports.get(port), port, listen));
     for (const { nqn } of volumes) steps.push(...linkToPorts(actual, { nqn, port, steps, kept }));
@@ -126,11 +139,12 @@ interface Serving {
   volume: DesiredVolume;
   /** As it is, if it may stay. */
   subsystem: SubsystemState | undefined;
-  model: string;
+  desired: DesiredState;
 }
 
-function serveVolume(actual: NvmetState, { volume, subsystem, model }: Serving): Step[] {
+function serveVolume(actual: NvmetState, { volume, subsystem, desired }: Serving): Step[] {
   const { nqn } = volume;
+  const { model } = desired;
   const path = subsystemPath(nqn);
   const hosts = new Set(volume.allowedHosts);
   const steps: Step[] = [];
@@ -150,6 +164,7 @@ function serveVolume(actual: NvmetState, { volume, subsystem, model }: Serving):
       steps.push({ verb: "unlink", path: onPort(number, nqn) });
     }
   }
+  for (const host of hosts) steps.push(...giveKeys(actual, { host, desired }));
   if (subsystem?.allowAnyHost !== false) {
     steps.push({ verb: "write", path: `${path}/attr_allow_any_host`, value: "0" });
   }
@@ -165,6 +180,68 @@ function serveVolume(actual: NvmetState, { volume, subsystem, model }: Serving):
     if (number !== NAMESPACE_ID) steps.push(...removeNamespace(nqn, number));
   }
   return [...steps, ...serveNamespace(subsystem?.namespaces.get(NAMESPACE_ID), volume)];
+}
+
+interface Keyed {
+  host: string;
+  desired: DesiredState;
+}
+
+/** It gets its first keys now. No volume may have it by then: a crash would leave it connected. */
+function isUnproven(actual: NvmetState, { host, desired }: Keyed): boolean {
+  return desired.secrets.has(host) && (actual.hosts.get(host) ?? null) === null;
+}
+
+function giveKeys(actual: NvmetState, { host, desired }: Keyed): Step[] {
+  const wanted = desired.secrets.get(host);
+  const before = actual.hosts.get(host) ?? null;
+  if (wanted === undefined || sameSecrets(before, wanted)) return [];
+  if (isSomebodyElses(actual, { host, desired })) {
+    throw new PandoError("EBUSY", `nvmet has host ${host} for others too, without these keys`, {
+      field: "nvmet",
+      hint: "what they configured is not changed: remove the host there, or its keys here",
+    });
+  }
+  const path = `hosts/${host}`;
+  const steps: Step[] = [{ verb: "write", path: `${path}/dhchap_key`, value: wanted.hostKey }];
+  if (wanted.controllerKey !== null) {
+    steps.push({ verb: "write", path: `${path}/dhchap_ctrl_key`, value: wanted.controllerKey });
+  }
+  return steps;
+}
+
+/** Hosts that have keys which they should not have leave, to be made without. */
+function forgetKeys(actual: NvmetState, desired: DesiredState): Step[] {
+  const steps: Step[] = [];
+  const needed = new Set(desired.volumes.flatMap(({ allowedHosts }) => allowedHosts));
+  for (const [host, secrets] of actual.hosts) {
+    if (!needed.has(host) || secrets === null) continue;
+    const wanted = desired.secrets.get(host);
+    const stays =
+      wanted !== undefined &&
+      (wanted.controllerKey ?? secrets.controllerKey) === wanted.controllerKey;
+    if (stays || isSomebodyElses(actual, { host, desired })) continue;
+    for (const [nqn, subsystem] of actual.subsystems) {
+      if (!subsystem.hosts.has(host)) continue;
+      for (const number of portsOf(actual, nqn)) {
+        steps.push({ verb: "unlink", path: onPort(number, nqn) });
+      }
+      steps.push({ verb: "unlink", path: `${subsystemPath(nqn)}/allowed_hosts/${host}` });
+    }
+    steps.push({ verb: "rmdir", path: `hosts/${host}`, shared: false });
+  }
+  return steps;
+}
+
+function isSomebodyElses(actual: NvmetState, { host, desired }: Keyed): boolean {
+  return [...actual.subsystems].some(
+    ([nqn, { hosts, model }]) =>
+      hosts.has(host) && !(parseVolumeNqn(nqn) !== null && model === desired.model),
+  );
+}
+
+function sameSecrets(one: HostSecrets | null, other: HostSecrets): boolean {
+  return one?.hostKey === other.hostKey && one.controllerKey === other.controllerKey;
 }
 
 interface Linking {

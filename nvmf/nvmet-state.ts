@@ -50,11 +50,19 @@ export interface PortState {
   subsystems: Set<string>;
 }
 
+/** With what a host proves itself, in the form that nvme-cli makes. */
+export interface HostSecrets {
+  hostKey: string;
+  /** With which the target proves itself to the host. */
+  controllerKey: string | null;
+}
+
 export interface NvmetState {
   /** By NQN. */
   subsystems: Map<string, SubsystemState>;
   ports: Map<number, PortState>;
-  hosts: Set<string>;
+  /** Null: the host need not prove itself. */
+  hosts: Map<string, HostSecrets | null>;
 }
 
 export interface ListenAddress {
@@ -74,4 +82,6 @@ export interface DesiredState {
   model: string;
   listen: ListenAddress;
   volumes: readonly DesiredVolume[];
+  /** Of the hosts that have to prove themselves. */
+  secrets: ReadonlyMap<string, HostSecrets>;
 }

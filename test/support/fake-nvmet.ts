@@ -28,6 +28,10 @@ export class FakeNvmet implements FileCalls {
   readonly discovered = new Set<string>();
   /** Subsystems whose controllers were ended by leaving a port. */
   readonly disconnected: string[] = [];
+  /** Whether its hosts can have keys. */
+  authenticates = true;
+  /** Hosts that got keys while they could connect without. */
+  readonly lateKeys: string[] = [];
   calls = 0;
   /** The call that fails, as a crash of the caller would; 0: none. */
   failAt = 0;
@@ -72,6 +76,7 @@ export class FakeNvmet implements FileCalls {
       this.#attributes(`${name}/ana_groups/1`, { ana_state: "optimized" });
     } else if (HOST.test(name)) {
       this.#folder(name, true);
+      if (this.authenticates) this.#attributes(name, { dhchap_key: "", dhchap_ctrl_key: "" });
     } else {
       throw errno("EPERM", path);
     }
@@ -126,6 +131,11 @@ export class FakeNvmet implements FileCalls {
       const device = this.#value(`${folder}/device_path`);
       if (device === "") throw errno("EINVAL", path);
       if (!this.devices.has(device)) throw errno("ENOENT", path);
+    }
+    // What is no key is refused, so that one that is there stays for ever.
+    if (/^dhchap_/.test(attribute) && !value.startsWith("DHHC-1:")) throw errno("EINVAL", path);
+    if (/^dhchap_/.test(attribute) && entry.value === "" && this.#isLetIn(folder)) {
+      this.lateKeys.push(folder);
     }
     entry.value = value;
   }
@@ -185,6 +195,15 @@ export class FakeNvmet implements FileCalls {
 
   #linksTo(name: string): boolean {
     return [...this.#entries.values()].some(({ kind, value }) => kind === "link" && value === name);
+  }
+
+  /** On the list of a subsystem that is on a port. */
+  #isLetIn(host: string): boolean {
+    const links = [...this.#entries].filter(([, { kind }]) => kind === "link");
+    return links.some(([list, { value }]) => {
+      const subsystem = ALLOWED.exec(list)?.[1];
+      return value === host && links.some(([at, to]) => LISTED.test(at) && to.value === subsystem);
+    });
   }
 
   #on(namespace: string): boolean {
