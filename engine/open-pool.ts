@@ -8,7 +8,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { native } from "../native/native.js";
 import { AssertionError } from "./base/assert.js";
-import { systemClock } from "./base/clock.js";
+import { systemClock, systemSleep } from "./base/clock.js";
 import { INDEX_BLOCK_BYTES } from "./base/constants.js";
 import { DEFAULT_POLICY, type DhchapPolicy } from "./base/dhchap-key.js";
 import { isPandoError, PandoError } from "./base/errors.js";
@@ -43,6 +43,9 @@ const DIRTY_SHARE = 1 / 4;
 const NO_ALARM = [101, 101, 101];
 /** Some milliseconds for each transaction of a fold. */
 const FOLD_BATCH = 32;
+/** How long the kernel may take to close what a dead process had open. */
+const LOCK_TRIES = 300;
+const LOCK_WAIT_MS = 100;
 
 export interface OpenPoolOptions {
   path: string;
@@ -72,7 +75,7 @@ interface OpenedStore {
 export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool> {
   const { path, indexCacheBytes, log } = options;
   const place = await poolPlace(path, options.metaPath);
-  const device = lockDevice(path, place.data);
+  const device = await lockDevice(path, place.data);
   let mounted: OpenPlace;
   let opened: OpenedStore;
   try {
@@ -164,7 +167,7 @@ export async function withClosedPool<T>(
   work: (paths: PoolPaths) => Promise<T>,
 ): Promise<T> {
   const place = await poolPlace(path, metaPath);
-  const device = lockDevice(path, place.data);
+  const device = await lockDevice(path, place.data);
   try {
     const mounted = await place.open(mode);
     try {
@@ -200,7 +203,7 @@ async function* eachOfClosedPool<T>(
   work: (paths: PoolPaths) => AsyncIterable<T>,
 ): AsyncGenerator<T> {
   const place = await poolPlace(path, metaPath);
-  const device = lockDevice(path, place.data);
+  const device = await lockDevice(path, place.data);
   try {
     const mounted = await place.open(mode);
     try {
@@ -215,23 +218,37 @@ async function* eachOfClosedPool<T>(
   }
 }
 
-/** The lock is the device's: it ends with the process, however that ends. */
-export function lockDevice(path: string, data: string): number {
+/**
+ * The lock is the device's: it ends with the process, however that ends. Not in the same moment:
+ * after a kill the kernel has to take back what the process has asked for, and keeps the device
+ * open meanwhile. So a holder that is no longer alive is waited for.
+ */
+export async function lockDevice(path: string, data: string): Promise<number> {
   if (statSync(data, { throwIfNoEntry: false }) === undefined) {
     throw new PandoError("ENOTFOUND", `${path} is not a pool: there is no ${data}`, {
       path,
       hint: `pando pool create ${path} --size SIZE makes one`,
     });
   }
-  try {
-    return native.deviceOpen(data);
-  } catch (cause) {
-    const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
-    if (code !== "EAGAIN" && code !== "EWOULDBLOCK") throw deviceError(data, cause);
-    const holder = lockHolder(data);
-    const who = holder === null ? "another process" : `process ${holder}`;
-    const hint = "stop that daemon, or talk to it: pando --socket PATH pool show";
-    throw new PandoError("EBUSY", `the pool ${path} is open in ${who}`, { path, hint }, { cause });
+  for (let tries = 1; ; tries++) {
+    try {
+      return native.deviceOpen(data);
+    } catch (cause) {
+      const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
+      if (code !== "EAGAIN" && code !== "EWOULDBLOCK") throw deviceError(data, cause);
+      const holder = lockHolder(data);
+      if (tries === LOCK_TRIES || holder === null || isAlive(holder)) {
+        const who = holder === null ? "another process" : `process ${holder}`;
+        const hint = "stop that daemon, or talk to it: pando --socket PATH pool show";
+        throw new PandoError(
+          "EBUSY",
+          `the pool ${path} is open in ${who}`,
+          { path, hint },
+          { cause },
+        );
+      }
+      await systemSleep(LOCK_WAIT_MS);
+    }
   }
 }
 
@@ -307,5 +324,16 @@ function lockHolder(file: string): number | null {
   } catch {
     // Without /proc there is no name to give; the pool is taken all the same.
     return null;
+  }
+}
+
+/** A process that is killed and not yet buried has no memory, and does nothing any more. */
+function isAlive(pid: number): boolean {
+  try {
+    const status = readFileSync(`/proc/${pid}/stat`, "utf8");
+    const state = status.slice(status.lastIndexOf(")") + 2, status.lastIndexOf(")") + 3);
+    return state !== "Z" && state !== "X";
+  } catch {
+    return false;
   }
 }

@@ -7,6 +7,10 @@ export interface Clock {
   every(intervalMs: number, run: () => void): () => void;
 }
 
+export function systemSleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
 export const systemClock: Clock = {
   now: () => new Date().toISOString(),
   every(intervalMs, run) {

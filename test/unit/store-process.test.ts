@@ -1,7 +1,9 @@
 // Check, repair and inspection as their users run them: in a process of its own, whose death is an
 // answer like any other, on a pool that nobody serves and on one in service; and nothing of the
 // pool is changed but by a repair that has something to repair.
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { suite } from "uvu";
@@ -75,6 +77,16 @@ test("a pool in service is refused", async () => {
   const { close } = await openSamplePool(path);
   await rejects(check(), "EBUSY", /is open in process/);
   await close();
+});
+
+test("a lock that the kernel has not taken back from a dead process is waited for", async () => {
+  // It is the ended flock's, by what its parent still has open.
+  const script = 'exec 9<>"$0"; flock 9; echo; exec sleep 1';
+  const holder = spawn("bash", ["-c", script, join(path, "data")], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  await once(holder.stdout, "data");
+  assert.equal((await check()).problems, []);
 });
 
 async function changeStore(change: (txn: StoreTransaction) => void): Promise<void> {
