@@ -136,7 +136,7 @@ void Connection::check_finished() {
 }
 
 void Connection::become_queue(Controller& controller, const QueueSettings& settings) {
-  PANDO_ASSERT(state_ == State::kNegotiated && controller_ == nullptr);
+  PANDO_ASSERT(may_become_queue());
   controller_ = &controller;
   queue_ = settings;
   queue_head_ = 1 % settings.entries;  // the Connect itself

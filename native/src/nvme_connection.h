@@ -81,7 +81,8 @@ class Connection final : private SendQueue::Listener {
   uint64_t id() const { return id_; }
   uint16_t queue_id() const { return queue_.queue_id; }
   const std::string& peer() const { return peer_; }
-  bool closed() const { return state_ == State::kClosed; }
+  /// Still waits to be a queue: neither closed nor ending, whatever the answer to its Connect.
+  bool may_become_queue() const { return state_ == State::kNegotiated && controller_ == nullptr; }
   Place local() const { return local_place(fd_); }
 
  private:

@@ -58,11 +58,12 @@ void accept(Command& command, Controller& controller, const QueueSettings& queue
 void make_controller(Command& command, const ConnectRequest& request, const OpenResult& open) {
   Connection& connection = *command.connection;
   Target& target = connection.target();
-  Controller* controller =
-      connection.closed() ? nullptr
-                          : target.make_controller({request.subsystem_nqn, request.host_nqn,
-                                                    request.host_id, connection.peer(), open.volume,
-                                                    request.keep_alive_ms, open.authenticate});
+  Controller* controller = nullptr;
+  if (connection.may_become_queue()) {
+    controller = target.make_controller({request.subsystem_nqn, request.host_nqn, request.host_id,
+                                         connection.peer(), open.volume, request.keep_alive_ms,
+                                         open.authenticate});
+  }
   if (controller == nullptr) {
     if (open.volume != nullptr) {
       target.exports().close(FrontEnd::kNvmeTcp, open.volume, request.host_nqn);

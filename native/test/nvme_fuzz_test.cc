@@ -305,6 +305,9 @@ class Fuzzer {
   void attack() {
     const Digests digests{below(random_, 4) == 0, below(random_, 4) == 0};
     const auto stage = static_cast<Stage>(below(random_, kStages.size() + 1));
+    // Sometimes the control plane takes its time, and the attack goes on meanwhile.
+    const uint64_t delay_ms = below(random_, 8) == 0 ? 2 : 0;
+    target_.on_reactor([&](auto&) { target_.exports.open_delay_ms = delay_ms; });
     if (stage == Stage::kIo) {
       Session session(target_.port(), digests);
       return torment(session.io, stage);

@@ -161,6 +161,32 @@ void connects_once() {
   }
 }
 
+// A fault while the control plane is being asked: what it says comes too late to be used.
+void faults_while_it_connects() {
+  TargetThread target;
+  target.on_reactor([&](auto&) { target.exports.open_delay_ms = 50; });
+  Host host(target.port());
+  REQUIRE(host.initialize());
+  nvme::ConnectData data{};
+  data.controller_id = 0xFFFF;
+  std::memcpy(data.subsystem_nqn, kVolumeNqn, sizeof(kVolumeNqn));
+  std::memcpy(data.host_nqn, kHostNqn, sizeof(kHostNqn));
+  Bytes bytes(sizeof(data));
+  std::memcpy(bytes.data(), &data, sizeof(data));
+  nvme::Sqe sqe{};
+  sqe.opcode = nvme::kFabricsOpcode;
+  sqe.nsid = static_cast<uint8_t>(nvme::FabricsType::kConnect);
+  sqe.cdw11 = 31;
+  host.send(host.capsule(Host::describe(sqe, bytes.size(), true), bytes));
+  CHECK(target.eventually([&](auto&) { return target.exports.open_count == 1; }));
+  const nvme::PduHeader unknown{0x55, 0, 24, 0, 24};
+  host.send_bytes(&unknown, sizeof(unknown));
+  uint16_t error = 0;
+  CHECK(host.closed_by_target(&error));
+  CHECK(error == static_cast<uint16_t>(nvme::FatalError::kInvalidHeaderField));
+  CHECK(target.eventually([&](auto&) { return target.exports.open_count == 0; }));
+}
+
 void connects_in_order_only() {
   TargetThread target;
   Host host(target.port());
@@ -339,6 +365,7 @@ int main() {
   connects();
   refuses_connects();
   connects_once();
+  faults_while_it_connects();
   connects_in_order_only();
   keep_alive();
   discovery();
