@@ -156,13 +156,18 @@ void IndexCache::answer(uint64_t token, uint64_t owner, std::shared_ptr<IndexBlo
   if (tokens->second.empty()) asked_.erase(tokens);
 
   LayerState* layer = find_layer(question.layer);
+  if (question.stale) {
+    // A nearer layer may have it by now: the look-up begins again, at the live layer.
+    ++stale_answers_;
+    for (Wake& wake : question.waiting) wake(false);
+    return;
+  }
   if (!failed && layer != nullptr) {
-    if (question.checkpoint != checkpoints_ || question.stale) {
+    if (question.checkpoint != checkpoints_) {
       // What was dirty in memory when the answer was read may have gone to LMDB, and out of memory,
       // since.
       ++stale_answers_;
       question.checkpoint = checkpoints_;
-      question.stale = false;
       ask(std::move(question));
       return;
     }
@@ -238,19 +243,20 @@ std::vector<IndexCache::LayerDelta> IndexCache::layer_deltas() const {
 }
 
 void IndexCache::expect_fold(uint64_t child_id, uint32_t span) {
+  // Answers under way may be read from after the fold, and be of the parent.
+  for (auto& [token, question] : questions_) {
+    if (question.span == span) question.stale = true;
+  }
   if (LayerState* child = find_layer(child_id)) child->mark_stored(span);
 }
 
 void IndexCache::adopt(uint64_t parent_id, uint64_t child_id, uint32_t span,
                        const SlotMask& adopted) {
-  // An answer from before would be the parent's index block, or an ancestor's behind it.
-  for (auto& [token, question] : questions_) {
-    if (question.span == span) question.stale = true;
-  }
+  // An answer from before would be the parent's index block, without what is the child's own now.
+  expect_fold(child_id, span);
   if (LayerState* parent = find_layer(parent_id)) forget_clean(parent, span);
   LayerState* child = find_layer(child_id);
   if (child == nullptr) return;
-  child->mark_stored(span);
   const auto found = child->entries.find(span);
   if (found == child->entries.end()) return;
   IndexEntry* entry = found->second.get();

@@ -280,6 +280,32 @@ test("an answer that was read before a fold does not count after it", async () =
   await finish(client);
 });
 
+test("a question that comes after a fold's commit and before memory is told finds the child's", async () => {
+  for (const later of [false, true]) {
+    const client = await overSnapshot({ indexCacheBytes: FEW_ENTRIES });
+    const { world } = client;
+    // The live layer was made here, and had no index block of this span.
+    await pushOut(client);
+    const QUESTION: Holds = isKind("question", "answer");
+    const early = later ? null : track(client.read("a", { sector: 512, count: 4 }));
+    await world.settle();
+    assert.ok(await ended(world, track(client.deleteSnapshot("a@s")), QUESTION));
+    assert.ok(await until(world, () => world.foldPhase === "transaction", QUESTION));
+    const reading = early ?? track(client.read("a", { sector: 512, count: 4 }));
+    await take(world, isKind("commit"));
+    // It is read now, answered now, and the fold is not durable: memory has not heard of it.
+    assert.ok(await ended(world, reading, STORE));
+    assert.is(reading.value, "ok");
+    await world.quiesce();
+    await write(client, "a", 510, 5);
+    await read(client, "a", 508, 8);
+    await world.run(client.checkpoint());
+    assert.is(checkStore(world.store).problems.join(), "");
+    await cutPower(client);
+    await finish(client);
+  }
+});
+
 test("a look-up of a layer that was folded away begins again", async () => {
   const client = await smallPool({ indexCacheBytes: FEW_ENTRIES });
   const { world } = client;
