@@ -13,6 +13,7 @@
 // store may be newer than the tail, since replaying a record twice is replaying it once. The next
 // checkpoint then begins at the same tail.
 import { INDEX_BLOCK_BYTES } from "../base/constants.js";
+import { isPandoError } from "../base/errors.js";
 import { getJournalRecord, putJournalRecord } from "../store/catalogue.js";
 import type { FreeMap } from "../store/free-map.js";
 import { applyToFreeMap } from "../store/free-map-patch.js";
@@ -82,6 +83,10 @@ export class Checkpointer {
       await this.#putIndexBlocks();
       await this.#finish(start.tail, start.changes);
       success = true;
+    } catch (error) {
+      // Whoever asked for it: whether its transaction is in the store is not known then.
+      if (!isPandoError(error, "ENOSPC")) this.#path.poison("a checkpoint's transaction");
+      throw error;
     } finally {
       await this.#path.checkpointEnd(success);
       if (success) this.#completed = number;

@@ -152,6 +152,9 @@ export class ModelStore implements Store {
 
   async #run<T>(change: (txn: StoreTransaction) => T): Promise<T> {
     await this.#step("commit");
+    // It is this one that fails, even if it fails by itself.
+    const failure = this.#failure;
+    this.#failure = undefined;
     if (this.#doubtful !== null)
       throw new PandoError("EIO", "store: an earlier commit is in doubt");
     const txn = new ModelTransaction(this.#visible);
@@ -165,9 +168,7 @@ export class ModelStore implements Store {
     } finally {
       txn.end();
     }
-    if (this.#failure !== undefined) {
-      const failure = this.#failure;
-      this.#failure = undefined;
+    if (failure !== undefined) {
       txn.undo();
       if (failure === "doubt") this.#doubtful = txn.writes;
       const code = failure === "doubt" ? "EIO" : failure;
