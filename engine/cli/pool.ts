@@ -292,7 +292,7 @@ function describeUsed({ usedBytes, sizeBytes, spaceLevel }: PoolInfo): string {
 
 function describeReclaim({ reclaim }: PoolInfo): string {
   const { layersWaiting, spansWaiting, freedBytes } = reclaim;
-  const done = reclaim.spansReclaimed + reclaim.spansFolded;
+  const done = reclaim.spansReclaimed + reclaim.spansFolded + reclaim.spansSwept;
   return [
     layersWaiting === 0
       ? "nothing waits"

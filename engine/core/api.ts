@@ -159,6 +159,8 @@ export interface ReclaimInfo {
   layersFolded: number;
   spansReclaimed: number;
   spansFolded: number;
+  /** Of layers that several others share. */
+  spansSwept: number;
   freedBytes: number;
 }
 

@@ -58,15 +58,35 @@ export class Background {
 
   /** Makes what waits for a checkpoint or a reclaim free, at once. False: nothing waited. */
   async makeFree(): Promise<boolean> {
+    try {
+      return await this.#makeFree();
+    } catch (error) {
+      // It is the same work as at the intervals, and no less has to be done about its failure.
+      this.#failed(error);
+      throw error;
+    }
+  }
+
+  async #makeFree(): Promise<boolean> {
     const { path, checkpointer, reclaimer } = this.#parts;
     const stats = await path.stats();
     const waiting = reclaimer.waiting().total > 0;
-    if ((stats.pendingFreeBlocks ?? 0) === 0 && !waiting) return false;
+    if ((stats.pendingFreeBlocks ?? 0) === 0 && !waiting) return this.#makeFreeBySweep();
     await checkpointer.run();
     if (waiting) await reclaimer.runNow();
     // Whatever came free is told before this answer.
     await path.stats();
     return true;
+  }
+
+  /** The last resort: it looks at a lot for what may be little. */
+  async #makeFreeBySweep(): Promise<boolean> {
+    const { path, checkpointer, reclaimer } = this.#parts;
+    if (reclaimer.shared().total === 0) return false;
+    await checkpointer.run();
+    const freed = await reclaimer.sweepNow();
+    await path.stats();
+    return freed;
   }
 
   /** Nothing is begun any more; `ended` is for what is under way. */
@@ -103,7 +123,13 @@ export class Background {
     const { checkpointer, reclaimer } = this.#parts;
     for (;;) {
       const { total, ready } = reclaimer.waiting();
-      if (total === 0 || this.#stopped) return;
+      if (this.#stopped) return;
+      if (total === 0) {
+        const { total: shared, ready: turn } = reclaimer.shared();
+        if (shared > 0 && !turn) await checkpointer.run();
+        await reclaimer.sweep();
+        return;
+      }
       if (ready === 0) await checkpointer.run();
       await reclaimer.run();
     }

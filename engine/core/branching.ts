@@ -59,15 +59,19 @@ export async function snapshotVolumes(
   );
 }
 
-/** The origin goes on above its frozen layer, which nobody names and which is hidden therefore. */
+/**
+ * The origin goes on above its frozen layer, which nobody names and which is hidden therefore; it
+ * is given back.
+ */
 export async function cloneLiveVolume(
   parts: BranchingParts,
   source: string,
   name: string,
-): Promise<void> {
+): Promise<number> {
   getVolume(parts.store, source);
   refuseVolume(parts.store, name);
   let layer = 0;
+  let hidden = 0;
   await withFrozen(parts, [source], (txn) => {
     const record = getVolume(txn, source);
     freezeLayer(txn, record.layer);
@@ -84,9 +88,11 @@ export async function cloneLiveVolume(
       origin: { volume: source, snapshot: null },
     });
     layer = branch.id;
+    hidden = record.layer;
     return [live.id];
   });
   parts.volumes.born(layer);
+  return hidden;
 }
 
 /** One transaction, and nothing of the data path: a frozen layer does not change. */

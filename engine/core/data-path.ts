@@ -13,6 +13,7 @@ import type {
   PoolOpenOptions,
   VolumeOpenOptions,
 } from "../../native/native.js";
+import { SLOTS_PER_SPAN } from "../base/constants.js";
 import { type ErrorContext, isPandoError, PandoError } from "../base/errors.js";
 import type { BlockRun } from "../store/block-run.js";
 
@@ -119,6 +120,20 @@ export class DataPath {
 
   foldLetGo(layer: number, spans: number[]): Promise<void> {
     return this.#addon.foldLetGo(this.handle, layer, spans);
+  }
+
+  /**
+   * The store has other index blocks of these spans, or none, and no look-up comes to them: memory
+   * forgets what it has. The layer is nobody's, and takes no changes.
+   */
+  async forgetIndexBlocks(layer: number, spans: number[]): Promise<void> {
+    await this.foldHold(layer, spans);
+    try {
+      const nothing = new Uint8Array((spans.length * SLOTS_PER_SPAN) / 8);
+      await this.foldApply(layer, layer, spans, nothing);
+    } finally {
+      await this.foldLetGo(layer, spans);
+    }
   }
 
   foldUnlink(parent: number, child: number): Promise<void> {

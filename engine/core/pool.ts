@@ -173,6 +173,7 @@ export class Pool implements PoolService {
       pace: new Pace(parts.clock, this.#path),
       foldBatch: parts.foldBatch,
       log: parts.log,
+      spaceWanted: () => this.#space.exhausted,
       inUse: (layer) => volumes.isLive(layer),
       gotIndexBlocks: (layer) => volumes.gotIndexBlocks(layer),
     });
@@ -369,8 +370,11 @@ export class Pool implements PoolService {
     requireName(name, "volume");
     await this.#change(async () => {
       const { volume, snapshot } = source;
-      if (snapshot === null) await cloneLiveVolume(this.#branching, volume, name);
-      else await cloneSnapshot(this.#branching, { volume, snapshot }, name);
+      if (snapshot === null) {
+        this.#reclaimer.deleted(await cloneLiveVolume(this.#branching, volume, name));
+      } else {
+        await cloneSnapshot(this.#branching, { volume, snapshot }, name);
+      }
     });
     return this.getVolume(name);
   }
@@ -624,7 +628,8 @@ export class Pool implements PoolService {
   /** The layer's deletion is durable. Writes that find the pool full wait for its space. */
   #deleted(layer: number): void {
     this.#reclaimer.deleted(layer);
-    if (this.#reclaimer.progress().layersWaiting > 0) this.#space.expect();
+    const waits = this.#reclaimer.progress().layersWaiting + this.#reclaimer.shared().total;
+    if (waits > 0) this.#space.expect();
     this.#background.reclaim();
   }
 

@@ -4,7 +4,9 @@
 // A dead layer is *reclaimed*: a batch of index blocks goes together with the bits of the blocks
 // that they own, in one transaction; the layer's record goes last, when no index block is left
 // under its key. A hidden layer with one child is *folded* into it (fold.ts). Hidden layers with
-// more children wait until one is left.
+// more children wait until one is left, and meanwhile are *swept* (sweep.ts): once at first, then
+// whenever their children have written or let go enough since, and all of them before a write is
+// told that the pool is full.
 //
 // A layer's turn comes only after a checkpoint that began when its deletion was durable: then no
 // record of it is left in the journal after the tail, and none of its index blocks is dirty. One
@@ -23,9 +25,16 @@ import type { Checkpointer } from "./checkpointer.js";
 import { type FoldParts, finishFold, foldableInto, foldBatch } from "./fold.js";
 import { Mutex } from "./mutex.js";
 import type { Pace } from "./pace.js";
+import { type Family, type FamilyState, familyOf, sweepBatch } from "./sweep.js";
 
 /** Index blocks in one transaction. */
 const RECLAIM_BATCH = 128;
+/** Index blocks that one batch of a sweep looks at, the children's included. */
+const SWEEP_BATCH = 512;
+/** A layer is swept again when its children have changed so much of what it owns. */
+const SWEEP_AFTER = 1 / 16;
+/** Shared layers that are looked at in one turn; there may be a million of them. */
+const SWEEP_LOOKS = 256;
 /** Of a layer that was deleted before this process began: recovery has left it no records. */
 const BEFORE_RECOVERY = -1;
 
@@ -35,6 +44,8 @@ export interface ReclaimerParts extends FoldParts {
   /** Index blocks that a fold changes in one transaction; hosts' writes to them wait for it. */
   foldBatch: number;
   log: Log;
+  /** Writes fail for want of space. */
+  spaceWanted: () => boolean;
   /** The data path serves the layer itself (not a child of it). */
   inUse: (layer: number) => boolean;
   /** The store has index blocks of the layer that the data path did not put there. */
@@ -51,6 +62,7 @@ export interface ReclaimProgress {
   layersFolded: number;
   spansReclaimed: number;
   spansFolded: number;
+  spansSwept: number;
   blocksFreed: number;
 }
 
@@ -62,6 +74,15 @@ interface Waiting {
 
 type Job = { layer: number; waiting: Waiting; child: number | null };
 
+/** A hidden layer with several children. */
+interface Shared {
+  since: number;
+  /** As those below were when it was swept last; null: never, and it has not been looked at. */
+  swept: FamilyState | null;
+  /** It was deleted before this process began: what could be swept then is left until it pays. */
+  old: boolean;
+}
+
 interface Batch {
   spans: number[];
   owned: BlockRun[];
@@ -72,6 +93,11 @@ export class Reclaimer {
   readonly #mutex = new Mutex();
   readonly #dead = new Map<number, Waiting>();
   readonly #hidden = new Map<number, Waiting>();
+  readonly #shared = new Map<number, Shared>();
+  /** Of the last that became one: the most checkpoints begun. */
+  #sharedSince = BEFORE_RECOVERY;
+  /** Shared ones that this round has not come to. */
+  #round: number[] = [];
   /** Hidden ones, the youngest first; null: to be sorted again. */
   #byAge: number[] | null = null;
   #stopped = false;
@@ -82,6 +108,7 @@ export class Reclaimer {
     layersFolded: 0,
     spansReclaimed: 0,
     spansFolded: 0,
+    spansSwept: 0,
     blocksFreed: 0,
   };
 
@@ -134,6 +161,34 @@ export class Reclaimer {
     return this.#parts.pace.hurry(() => this.run());
   }
 
+  /** Sweeps what is worth it now. */
+  sweep(): Promise<void> {
+    return this.#mutex.run(async () => {
+      await this.#parts.pace.begin();
+      await this.#sweepSome(Math.min(SWEEP_LOOKS, this.#shared.size), false);
+    });
+  }
+
+  /**
+   * Sweeps all that there is, without rests, after a checkpoint: somebody waits for the space.
+   * False: nothing came free.
+   */
+  sweepNow(): Promise<boolean> {
+    return this.#parts.pace.hurry(() =>
+      this.#mutex.run(async () => {
+        const before = this.#progress.blocksFreed;
+        this.#round = [];
+        await this.#sweepSome(this.#shared.size, true);
+        return this.#progress.blocksFreed > before;
+      }),
+    );
+  }
+
+  /** Hidden layers with several children; `ready`: their turn needs no further checkpoint. */
+  shared(): { total: number; ready: boolean } {
+    return { total: this.#shared.size, ready: this.#ready(this.#sharedSince) };
+  }
+
   /** What is under way ends with its batch; the next opening goes on with it. */
   stop(): void {
     this.#stopped = true;
@@ -143,13 +198,19 @@ export class Reclaimer {
   #consider(layer: number, since: number): void {
     const record = findLayer(this.#parts.store, layer);
     if (record === undefined || this.#dead.has(layer)) return;
+    if (record.state !== "dead" && record.state !== "hidden") return;
     const waiting = this.#hidden.get(layer) ?? { since, spansLeft: 0 };
+    const shared = this.#shared.get(layer);
+    this.#shared.delete(layer);
     if (record.state === "dead") {
       this.#hidden.delete(layer);
       this.#dead.set(layer, waiting);
     } else if (onlyChild(this.#parts.store, layer) !== null) {
       this.#hidden.set(layer, waiting);
     } else {
+      const old = since === BEFORE_RECOVERY;
+      this.#shared.set(layer, shared ?? { since, swept: null, old });
+      this.#sharedSince = Math.max(this.#sharedSince, since);
       return;
     }
     this.#byAge = null;
@@ -240,6 +301,54 @@ export class Reclaimer {
     // the checkpoint that the child waited for has covered its records too.
     if (parent !== null) this.#consider(parent, job.waiting.since);
     this.#parts.log.debug({ layer, parent }, "layer reclaimed");
+  }
+
+  async #sweepSome(looks: number, hurry: boolean): Promise<void> {
+    for (let look = 0; look < looks && !this.#stopped; look++) {
+      const layer = this.#nextShared();
+      const shared = layer === null ? undefined : this.#shared.get(layer);
+      if (layer === null || shared === undefined) return;
+      if (!this.#ready(shared.since) || this.#parts.inUse(layer)) continue;
+      const found = familyOf(this.#parts.store, layer);
+      if (found === null) continue;
+      const { family, state } = found;
+      if (hurry || this.#isDue(shared, state, layer)) await this.#sweep(shared, family, state);
+      else shared.swept ??= state;
+    }
+  }
+
+  /** Round and round, the youngest of a round first: it may let go what one above it owns. */
+  #nextShared(): number | null {
+    if (this.#round.length === 0) this.#round = [...this.#shared.keys()].sort((a, b) => a - b);
+    return this.#round.pop() ?? null;
+  }
+
+  #isDue({ swept, old }: Shared, state: FamilyState, layer: number): boolean {
+    if (swept === null) return !old;
+    if (state.members !== swept.members) return true;
+    const changed =
+      Math.abs(state.ownedBlocks - swept.ownedBlocks) +
+      Math.abs(state.mappedDelta - swept.mappedDelta) +
+      Math.abs(state.indexBlocks - swept.indexBlocks);
+    if (changed === 0 || this.#parts.spaceWanted()) return changed > 0;
+    return changed >= SWEEP_AFTER * getLayer(this.#parts.store, layer).ownedBlocks;
+  }
+
+  async #sweep(shared: Shared, family: Family, state: FamilyState): Promise<void> {
+    const limit = Math.max(1, Math.floor(SWEEP_BATCH / (state.members + 1)));
+    const swept = { ...state };
+    for (let from: number | null = 0; from !== null; ) {
+      const done = await sweepBatch(this.#parts, family, from, limit);
+      swept.mappedDelta += done.mappedMore;
+      this.#progress.spansSwept += done.spans;
+      this.#progress.blocksFreed += done.freedBlocks;
+      from = done.next;
+      if (from === null) break;
+      await this.#parts.pace.rest();
+      if (this.#stopped) return;
+    }
+    shared.swept = swept;
+    this.#parts.log.debug({ layer: family.id, below: state.members }, "shared layer swept");
   }
 
   #nextBatch(layer: number): Batch | null {

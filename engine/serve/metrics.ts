@@ -46,6 +46,7 @@ const POOL_COUNTERS: [name: string, help: string, value: (info: PoolInfo) => num
   ["pando_folded_layers_total", "Layers folded.", (info) => info.reclaim.layersFolded],
   ["pando_reclaimed_spans_total", "Spans reclaimed.", (info) => info.reclaim.spansReclaimed],
   ["pando_folded_spans_total", "Spans folded.", (info) => info.reclaim.spansFolded],
+  ["pando_swept_spans_total", "Spans swept.", (info) => info.reclaim.spansSwept],
   ["pando_reclaim_freed_bytes_total", "Space brought back.", (info) => info.reclaim.freedBytes],
 ];
 

@@ -54,6 +54,7 @@ const NOTHING_RECLAIMED: PoolInfo["reclaim"] = {
   layersFolded: 0,
   spansReclaimed: 0,
   spansFolded: 0,
+  spansSwept: 0,
   freedBytes: 0,
 };
 

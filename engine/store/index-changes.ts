@@ -7,13 +7,14 @@
 //
 // `inherited` is the count of the ancestor's index block from which a layer's first one of a span
 // was made; it is read off the store, so ancestors go first when index blocks of a layer and of its
-// ancestors are put in one go. A fold's child inherits what the parent's index block did: what the
-// whole line sees mapped stays the same.
+// ancestors are put in one go. A fold's child inherits what the parent's index block did, and the
+// children of a layer that is swept what is left of it: what any line sees mapped stays the same.
 import { assert } from "../base/assert.js";
 import { SPANS_PER_PIECE } from "../base/constants.js";
 import { PandoError } from "../base/errors.js";
 import { encodeBitmap, isEmpty } from "./codec-bitmaps.js";
 import {
+  decodeIndexBlock,
   decodeIndexBlockHeader,
   encodeIndexBlock,
   type IndexBlockHeader,
@@ -34,6 +35,12 @@ export interface IndexChanges {
    * with this content.
    */
   fold(parent: number, child: number, span: number, raw: Uint8Array): void;
+  /**
+   * The layer's index block of the span becomes this, or goes: what is not in it any more is mapped
+   * by none of the index blocks that were copied from it, those of the layers `below`. Gives how
+   * much the `mappedDelta` of these has risen by it.
+   */
+  sweep(layer: number, below: readonly number[], span: number, raw: Uint8Array | null): number;
   /** The layer has no mapping of its own for the span any more. True if it had. */
   remove(layer: number, span: number): boolean;
 }
@@ -97,6 +104,26 @@ class PendingChanges implements IndexChanges {
     this.#mark(from.key, span, false);
   }
 
+  sweep(layer: number, below: readonly number[], span: number, raw: Uint8Array | null): number {
+    const record = this.#record(layer);
+    const key = spanKey(record.key, span);
+    const old = this.#header(layer, record, key, span);
+    assert(old !== null, `layer ${layer} has an index block for span ${span}`);
+    count(record, old, -1);
+    let inherited = old.inherited;
+    if (raw === null) {
+      this.#txn.remove("index", key);
+      this.#mark(record.key, span, false);
+    } else {
+      const { value, header } = encodeIndexBlock(key, raw, old.inherited);
+      this.#txn.put("index", key, value);
+      count(record, header, 1);
+      inherited = header.mapped;
+    }
+    for (const each of below) this.#inherit(each, span, { from: old.mapped, to: inherited });
+    return below.length * (old.mapped - inherited);
+  }
+
   remove(layer: number, span: number): boolean {
     const record = this.#record(layer);
     const key = spanKey(record.key, span);
@@ -144,6 +171,20 @@ class PendingChanges implements IndexChanges {
       );
     }
     return value === undefined ? null : decodeIndexBlockHeader(key, value);
+  }
+
+  /** The layer's index block says that so much of it is inherited, and so do the counts. */
+  #inherit(layer: number, span: number, inherited: { from: number; to: number }): void {
+    const record = this.#record(layer);
+    const key = spanKey(record.key, span);
+    const stored = this.#txn.get("index", key);
+    assert(stored !== undefined, `layer ${layer} has an index block for span ${span}`);
+    const { raw, ...old } = decodeIndexBlock(key, stored);
+    assert(old.inherited === inherited.from, `layer ${layer}, span ${span}: it inherits more`);
+    const { value, header } = encodeIndexBlock(key, raw, inherited.to);
+    this.#txn.put("index", key, value);
+    count(record, old, -1);
+    count(record, header, 1);
   }
 
   #inheritedBy(record: LayerRecord, span: number): number {

@@ -19,6 +19,7 @@ export const GOALS = [
   "crash while a deleted layer waits for its reclaim",
   "crash in a fold",
   "span folded",
+  "span swept",
   "wait for a fold",
   "crash in recovery",
   "index-cache eviction",
@@ -85,6 +86,7 @@ export class Reached {
     const info = (await world.run(world.pool.info()))?.value;
     const counters = info?.counters ?? {};
     this.add("span folded", info?.reclaim.spansFolded ?? 0);
+    this.add("span swept", info?.reclaim.spansSwept ?? 0);
     const count = (name: string): number => {
       const value = counters[name];
       if (value === undefined) throw new Error(`there is no counter ${name}`);

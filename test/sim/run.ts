@@ -16,6 +16,7 @@ import { describeRates, FaultDice, type FaultRates, NO_FAULTS, ratesOf } from ".
 import { Load } from "./load.js";
 import type { Reached } from "./reached.js";
 import { isOfStore, SeededScheduler } from "./seeded-scheduler.js";
+import { requireAllSeen } from "./space.js";
 import { World, type WorldOptions } from "./world.js";
 
 export interface RunOptions {
@@ -312,6 +313,7 @@ export class Run {
     }
     await this.#client.compareAll(this.#scheduler.pick);
     await requireAccounts(this.#world);
+    await this.#settle();
     await this.#reached.count(this.#world, this.#journalBegin);
     for (const [fault, times] of this.#dice.injected) {
       if (fault === "dataError") this.#reached.add("failed data I/O", times);
@@ -321,6 +323,16 @@ export class Run {
       if (fault === "storeError") this.#reached.add("failed store transaction", times);
       if (fault === "storeDoubt") this.#reached.add("store transaction in doubt", times);
     }
+  }
+
+  /** All that was deleted comes back, but for what somebody still sees. */
+  async #settle(): Promise<void> {
+    const { pick } = this.#scheduler;
+    await this.#world.run(this.#world.pool.settle(), { scheduler: pick });
+    await this.#world.run(this.#world.pool.checkpoint(), { scheduler: pick });
+    await this.#world.quiesce();
+    await requireAllSeen(this.#world);
+    await this.#client.compareAll(pick);
   }
 
   /** Once more, by a clean stop or by a crash. */

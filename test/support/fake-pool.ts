@@ -55,6 +55,7 @@ export class FakePool implements PoolService {
         layersFolded: 1,
         spansReclaimed: 3,
         spansFolded: 4,
+        spansSwept: 5,
         freedBytes: 8192,
       },
       failure: this.failure,

@@ -46,6 +46,7 @@ const POOL = {
     layersFolded: 4,
     spansReclaimed: 5,
     spansFolded: 6,
+    spansSwept: 8,
     freedBytes: 7,
   },
 };
