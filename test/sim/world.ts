@@ -83,6 +83,8 @@ export class World {
   checkpointPhase: CheckpointPhase = "none";
   foldPhase: FoldPhase = "none";
   freezePhase: FreezePhase = "none";
+  /** What the superblocks would say of reclaims. */
+  reclaims = 0;
   /** What recovery said at the last opening. */
   recovered: Recovered | null = null;
   /** Steps taken since the world began, by kind. */
@@ -253,6 +255,14 @@ export class World {
       dirtyLimit: this.#options.dirtyLimit ?? 1000,
       foldBatch: 2,
       spaceLevels: [80, 90, 95],
+      backups: {
+        store: async function* (fixed): AsyncGenerator<Uint8Array> {
+          yield await fixed(async (reclaims) => Uint8Array.of(reclaims));
+        },
+        raise: async (reclaims) => {
+          this.reclaims = reclaims;
+        },
+      },
     });
     return true;
   }
