@@ -170,7 +170,7 @@ export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Arg
               describe: "A pool that no daemon serves; without it, the daemon's own, online",
             })
             .option("meta", META)
-            .example("$0 pool backup-metadata /backup/pando-$(date +%s)", "While it is served")
+            .example("$0 pool backup-metadata /backup/pando-monday", "While it is served")
             .example(
               "$0 pool backup-metadata ./meta.backup ./pool",
               "After the daemon was stopped",
