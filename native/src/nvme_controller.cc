@@ -181,17 +181,27 @@ void Controller::reset() {
 // Base 3.6.1: shut down means that what was written is durable.
 void Controller::shut_down(Command& command) {
   command.connection->reply(command, {});
-  if (discovery() || settings_.volume->read_only() || flushing_) {
+  if (discovery() || settings_.volume->read_only()) {
     status_ = (status_ & ~kStatusShutdownMask) | kStatusShutdownComplete;
     return;
   }
   status_ = (status_ & ~kStatusShutdownMask) | kStatusShutdownOccurring;
+  // A flush that is under way began before what has been written since.
+  if (flushing_) {
+    flush_again_ = true;
+  } else {
+    flush_for_shutdown();
+  }
+}
+
+void Controller::flush_for_shutdown() {
   flushing_ = true;
   shutdown_flush_.op = IoOp::kFlush;
   shutdown_flush_.context = this;
   shutdown_flush_.done = [](BlockIo* io) {
     auto* self = static_cast<Controller*>(io->context);
     self->flushing_ = false;
+    if (std::exchange(self->flush_again_, false)) return self->flush_for_shutdown();
     if ((self->status_ & kStatusShutdownMask) == kStatusShutdownOccurring) {
       self->status_ = (self->status_ & ~kStatusShutdownMask) | kStatusShutdownComplete;
     }

@@ -108,6 +108,7 @@ class Controller {
   void enable(uint32_t value);
   void reset();
   void shut_down(Command& command);
+  void flush_for_shutdown();
   void close_io_queues();
   Reply abort(const Command& command);
   std::optional<Reply> request_event(Command& command);
@@ -129,6 +130,7 @@ class Controller {
   uint32_t status_ = 0;
   BlockIo shutdown_flush_;
   bool flushing_ = false;
+  bool flush_again_ = false;
 
   uint32_t keep_alive_ms_;
   uint64_t last_seen_ms_;

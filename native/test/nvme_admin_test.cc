@@ -58,6 +58,28 @@ void properties() {
   CHECK((admin.property_get(Property::kStatus).result & 3) == 2);
 }
 
+// Base 3.6.1: a shutdown that was taken back and asked for again is complete when a flush is that
+// began after it.
+void shuts_down_twice() {
+  TargetThread target;
+  Session session(target.port());
+  Host& admin = session.admin;
+  target.on_reactor([&](auto&) { target.volume->delay_ms = 200; });
+  const auto configure = [&](uint32_t shutdown) {
+    CHECK(admin.property_set(Property::kConfiguration, Host::kEnable | shutdown << 14).ok());
+  };
+  configure(1);
+  configure(0);
+  configure(1);
+  while ((admin.property_get(Property::kStatus).result & 0xC) == 4) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  CHECK((admin.property_get(Property::kStatus).result & 0xC) == 8);
+  uint64_t flushes = 0;
+  target.on_reactor([&](auto&) { flushes = target.volume->flushes; });
+  CHECK(flushes == 2);
+}
+
 void identifies() {
   TargetThread target;
   Session session(target.port());
@@ -320,6 +342,7 @@ void events() {
 
 int main() {
   properties();
+  shuts_down_twice();
   identifies();
   features();
   log_pages();
