@@ -2,6 +2,7 @@
 // core/pool.ts; everything here is plain data, sizes in bytes, times in ISO 8601 UTC.
 
 import type { SnapshotRef } from "../base/name.js";
+import type { Page } from "../store/catalogue.js";
 
 export interface Origin {
   volume: string;
@@ -185,7 +186,8 @@ export interface PoolService {
 
   createVolume(name: string, sizeBytes: number): Promise<VolumeInfo>;
   getVolume(name: string): Promise<VolumeInfo>;
-  listVolumes(): Promise<VolumeInfo[]>;
+  /** All of them, or a page: in the order of their names. */
+  listVolumes(page?: Page<string>): Promise<VolumeInfo[]>;
   /** Those that a front end has open: few, however many there are. */
   listOpenVolumes(): Promise<VolumeInfo[]>;
   /** EBUSY while a front end has it open. */
@@ -203,8 +205,8 @@ export interface PoolService {
   /** Of several volumes at one instant, all or none; in the order in which they are named. */
   createSnapshots(snapshots: readonly SnapshotRef[]): Promise<SnapshotInfo[]>;
   getSnapshot(volume: string, snapshot: string): Promise<ServedSnapshotInfo>;
-  /** All snapshots, or one volume's. */
-  listSnapshots(volume?: string): Promise<SnapshotInfo[]>;
+  /** All snapshots, or one volume's; or a page of them, in the order of their names. */
+  listSnapshots(volume?: string, page?: Page<SnapshotRef>): Promise<SnapshotInfo[]>;
   /** EBUSY while somebody reads it. */
   deleteSnapshot(volume: string, snapshot: string): Promise<void>;
 

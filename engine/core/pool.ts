@@ -21,8 +21,10 @@ import {
   getVolume,
   listSnapshots,
   listVolumes,
+  type Page,
   type SnapshotEntry,
   updateVolume,
+  type VolumeEntry,
 } from "../store/catalogue.js";
 import type { VolumeRecord } from "../store/codec-records.js";
 import { FreeMap } from "../store/free-map.js";
@@ -300,10 +302,16 @@ export class Pool implements PoolService {
     return info as VolumeInfo;
   }
 
-  async listVolumes(): Promise<VolumeInfo[]> {
+  async listVolumes(page?: Page<string>): Promise<VolumeInfo[]> {
     this.#assertOpen();
-    const whole = listVolumes(this.#store).filter(({ record }) => record.receiving === undefined);
-    return this.#describe(whole);
+    if (page === undefined) return this.#describe(listVolumes(this.#store).filter(isWhole));
+    // What is being received does not count: a page is empty only behind the last volume.
+    for (let { after } = page; ; ) {
+      const found = listVolumes(this.#store, { after, limit: page.limit });
+      const whole = found.filter(isWhole);
+      if (whole.length > 0 || found.length === 0) return this.#describe(whole);
+      after = found.at(-1)?.name ?? null;
+    }
   }
 
   async listOpenVolumes(): Promise<VolumeInfo[]> {
@@ -416,10 +424,11 @@ export class Pool implements PoolService {
     };
   }
 
-  async listSnapshots(volume?: string): Promise<SnapshotInfo[]> {
+  async listSnapshots(volume?: string, page?: Page<SnapshotRef>): Promise<SnapshotInfo[]> {
     this.#assertOpen();
     const spaces = await this.#layerSpaces();
-    return listSnapshots(this.#store, volume).map((entry) => this.#snapshotInfo(spaces, entry));
+    const found = listSnapshots(this.#store, volume, page);
+    return found.map((entry) => this.#snapshotInfo(spaces, entry));
   }
 
   async deleteSnapshot(volume: string, snapshot: string): Promise<void> {
@@ -714,4 +723,8 @@ export class Pool implements PoolService {
   #assertOpen(): void {
     if (this.#closed) throw new PandoError("ECLOSED", "the pool is closed");
   }
+}
+
+function isWhole({ record }: VolumeEntry): boolean {
+  return record.receiving === undefined;
 }

@@ -19,7 +19,7 @@ import { requireName } from "../base/name.js";
 import { checkHostNqn } from "../base/nqn.js";
 import { quote } from "../base/quote.js";
 import { checkWholeBlocks } from "../base/size.js";
-import type { Limits, PoolService, VolumeInfo } from "../core/api.js";
+import type { Limits, PoolService, SnapshotInfo, VolumeInfo } from "../core/api.js";
 import {
   type StreamMethods,
   type StreamName,
@@ -61,6 +61,8 @@ export interface ControlServer {
 }
 
 const CLOSE_TIMEOUT_MS = 5000;
+/** Some milliseconds of the control plane's thread. */
+const LIST_PAGE = 500;
 
 export async function startControlServer(options: {
   pool: PoolService;
@@ -232,8 +234,10 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
 function streamHandlers(pool: PoolService, places: Places): StreamHandlers {
   return {
     ListVolumes: async () => {
-      const volumes = await pool.listVolumes();
-      return mapLazily(volumes, (volume) => toVolumeMessage(viewVolume(volume, places)));
+      const volumes = pages((after: VolumeInfo | null) => {
+        return pool.listVolumes({ after: after?.name ?? null, limit: LIST_PAGE });
+      });
+      return mapAsync(volumes, (volume) => toVolumeMessage(viewVolume(volume, places)));
     },
     ListReceives: async () => {
       const receives = await pool.listReceives();
@@ -251,9 +255,12 @@ function streamHandlers(pool: PoolService, places: Places): StreamHandlers {
       return inTurns(pool.diff({ base, target, startBytes }));
     },
     ListSnapshots: async ({ volume }) => {
-      if (volume === "") return await pool.listSnapshots();
-      requireName(volume, "volume");
-      return await pool.listSnapshots(volume);
+      if (volume !== "") requireName(volume, "volume");
+      return pages((last: SnapshotInfo | null) => {
+        const after = last === null ? null : { volume: last.volume, snapshot: last.name };
+        const page = { after, limit: LIST_PAGE };
+        return pool.listSnapshots(volume === "" ? undefined : volume, page);
+      });
     },
     ListHostKeys: () => pool.listHostKeys(),
     ListConnections: async ({ volume }) => {
@@ -335,6 +342,20 @@ function drained<Request, Response>(call: ServerWritableStream<Request, Response
 async function* inTurns<T>(batches: AsyncIterable<T[]>): AsyncGenerator<{ ranges: T[] }> {
   for await (const ranges of batches) {
     yield { ranges };
+    await othersTurn();
+  }
+}
+
+/**
+ * A list, however long, page by page: others have their turn between two of them, and neither is
+ * all of it in memory at once nor is any of it from before the page before.
+ */
+async function* pages<T>(list: (after: T | null) => Promise<T[]>): AsyncGenerator<T> {
+  for (let last: T | null = null; ; ) {
+    const page: T[] = await list(last);
+    yield* page;
+    last = page.at(-1) ?? null;
+    if (last === null) return;
     await othersTurn();
   }
 }

@@ -4,9 +4,11 @@
 // deletion means for the layers is core's to decide (layers.ts has the steps).
 import { assert } from "../base/assert.js";
 import { PandoError } from "../base/errors.js";
+import type { SnapshotRef } from "../base/name.js";
 import {
   decodeSnapshotKey,
   decodeTextKey,
+  keyAfter,
   META_GROW,
   META_IDS,
   META_JOURNAL,
@@ -110,8 +112,16 @@ export function getVolume(reader: StoreReader, name: string): VolumeRecord {
   throw new PandoError("ENOTFOUND", `there is no volume ${name}`, { volume: name });
 }
 
-export function listVolumes(reader: StoreReader): VolumeEntry[] {
-  return reader.range("volumes", {}).map(({ key, value }) => ({
+/** A part of a list, by names: those after `after`, at most `limit` of them. */
+export interface Page<Place> {
+  after: Place | null;
+  limit: number;
+}
+
+export function listVolumes(reader: StoreReader, page?: Page<string>): VolumeEntry[] {
+  const start = page?.after == null ? {} : { start: keyAfter(textKey(page.after)) };
+  const range = page === undefined ? {} : { ...start, limit: page.limit };
+  return reader.range("volumes", range).map(({ key, value }) => ({
     name: decodeTextKey(key),
     record: volumeRecord.decode("volumes", key, value),
   }));
@@ -187,8 +197,16 @@ export function contentsOf(record: SnapshotRecord): string {
 }
 
 /** All snapshots, or those of one volume. */
-export function listSnapshots(reader: StoreReader, volume?: string): SnapshotEntry[] {
-  const range = volume === undefined ? {} : snapshotsOf(volume);
+export function listSnapshots(
+  reader: StoreReader,
+  volume?: string,
+  page?: Page<SnapshotRef>,
+): SnapshotEntry[] {
+  const all = volume === undefined ? {} : snapshotsOf(volume);
+  const after = page?.after ?? null;
+  const start =
+    after === null ? {} : { start: keyAfter(snapshotKey(after.volume, after.snapshot)) };
+  const range = page === undefined ? all : { ...all, ...start, limit: page.limit };
   return reader.range("snapshots", range).map(({ key, value }) => {
     const names = decodeSnapshotKey(key);
     const record = snapshotRecord.decode("snapshots", key, value);

@@ -95,6 +95,11 @@ export function snapshotsOf(volume: string): RangeOptions {
   };
 }
 
+/** The lowest key above this one. */
+export function keyAfter(key: Uint8Array): Uint8Array {
+  return Buffer.concat([key, Buffer.from([0])]);
+}
+
 /** All keys whose first u64 is `id`: a parent's children, a storage key's spans. */
 export function rangeOf(id: number): RangeOptions {
   return { start: layerKey(id), end: layerKey(id + 1) };

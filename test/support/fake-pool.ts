@@ -20,6 +20,7 @@ import type {
   SnapshotInfo,
   VolumeInfo,
 } from "../../engine/core/api.js";
+import type { Page } from "../../engine/store/catalogue.js";
 
 export class FakePool implements PoolService {
   readonly volumes = new Map<string, VolumeInfo>();
@@ -81,8 +82,8 @@ export class FakePool implements PoolService {
     return this.#volume(name);
   }
 
-  async listVolumes(): Promise<VolumeInfo[]> {
-    return [...this.volumes.values()];
+  async listVolumes(page?: Page<string>): Promise<VolumeInfo[]> {
+    return part([...this.volumes.values()], page, ({ name }, after) => name === after);
   }
 
   async listOpenVolumes(): Promise<VolumeInfo[]> {
@@ -168,9 +169,14 @@ export class FakePool implements PoolService {
     if (base !== null) yield [{ offsetBytes: 12288, lengthBytes: 4096, zero: true }];
   }
 
-  async listSnapshots(volume?: string): Promise<SnapshotInfo[]> {
-    return [...this.snapshots.values()].filter(
+  async listSnapshots(volume?: string, page?: Page<SnapshotRef>): Promise<SnapshotInfo[]> {
+    const found = [...this.snapshots.values()].filter(
       (snapshot) => volume === undefined || snapshot.volume === volume,
+    );
+    return part(
+      found,
+      page,
+      (one, after) => one.volume === after.volume && one.name === after.snapshot,
     );
   }
 
@@ -308,4 +314,16 @@ export class FakePool implements PoolService {
     this.#clock += 1000;
     return new Date(this.#clock).toISOString();
   }
+}
+
+/** As a store would give it: what comes after one of the items. */
+function part<Item, Place>(
+  items: Item[],
+  page: Page<Place> | undefined,
+  is: (item: Item, place: Place) => boolean,
+): Item[] {
+  if (page === undefined) return items;
+  const { after, limit } = page;
+  const begin = after === null ? 0 : items.findIndex((item) => is(item, after)) + 1;
+  return items.slice(begin, begin + limit);
 }

@@ -60,6 +60,47 @@ test("volumes: create, find by name and UUID, change, delete", async () => {
   assert.is(await codeOf(store.transact((txn) => catalogue.deleteVolume(txn, "db"))), "ENOTFOUND");
 });
 
+test("a list page by page is the list, wherever the pages end", async () => {
+  const store = await emptyStore();
+  const volumes = ["a", "a-b", "ab", "b", "b%"];
+  const fields = { layer: 1, sizeBytes: 4096, createdAt: TIME, volumeUuid: uuid(1) };
+  await store.transact((txn) => {
+    for (const [index, name] of volumes.entries()) {
+      catalogue.createVolume(txn, name, volume(index + 1));
+      for (const [at, snapshot] of ["s", "s2", "t"].entries()) {
+        const record = { ...fields, uuid: uuid(100 + index * 10 + at) };
+        catalogue.createSnapshot(txn, name, snapshot, record);
+      }
+    }
+  });
+  for (let limit = 1; limit <= 6; limit++) {
+    const names: string[] = [];
+    for (let after: string | null = null; ; ) {
+      const page = catalogue.listVolumes(store, { after, limit });
+      assert.ok(page.length <= limit);
+      if (page.length === 0) break;
+      names.push(...page.map(({ name }) => name));
+      assert.ok(names.length <= volumes.length, "no volume comes twice");
+      after = names.at(-1) ?? null;
+    }
+    assert.equal(names, volumes);
+    for (const of of [undefined, "a", "b"]) {
+      const found: catalogue.SnapshotEntry[] = [];
+      for (let after: { volume: string; snapshot: string } | null = null; ; ) {
+        const page: catalogue.SnapshotEntry[] = catalogue.listSnapshots(store, of, {
+          after,
+          limit,
+        });
+        if (page.length === 0) break;
+        found.push(...page);
+        const last = page.at(-1) as catalogue.SnapshotEntry;
+        after = { volume: last.volume, snapshot: last.name };
+      }
+      assert.equal(found, catalogue.listSnapshots(store, of));
+    }
+  }
+});
+
 test("hosts are allowed once, sorted, and denied harmlessly", async () => {
   const store = await emptyStore();
   await store.transact((txn) => {
