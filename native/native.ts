@@ -7,7 +7,7 @@ import { INDEX_BLOCK_BYTES, SECTOR_BYTES, SLOTS_PER_SPAN } from "../engine/base/
 import { PandoError } from "../engine/base/errors.js";
 
 /** Bumped whenever a function of the surface changes. */
-const ABI_VERSION = 6;
+const ABI_VERSION = 7;
 
 export interface Abi {
   version: number;
@@ -208,6 +208,40 @@ export interface LoadResult {
   verifiedBlocks: number;
 }
 
+export interface NvmeLoadOptions {
+  /** Numeric, IPv4 or IPv6. */
+  address: string;
+  port: number;
+  subsystemNqn: string;
+  hostNqn: string;
+  /** One of LOAD_PATTERN. */
+  pattern: number;
+  /** randrw only. */
+  readPercent: number;
+  blockBytes: number;
+  /** Each of them a connection. */
+  queues: number;
+  /** Of each queue. */
+  depth: number;
+  /** From the volume's start; 0: all of it. */
+  regionBytes: number;
+  /** Whichever of the two is reached first; 0: no limit. */
+  durationMs: number;
+  opCount: number;
+  seed: number;
+}
+
+export interface NvmeLoadResult {
+  seconds: number;
+  iops: number;
+  reads: LoadLane;
+  writes: LoadLane;
+  errors: number;
+  /** Of the first of them: its NVMe status, and what it means where we know. */
+  firstError: string;
+  volumeBytes: number;
+}
+
 export interface TargetPlace {
   /** Numeric, IPv4 or IPv6. */
   address: string;
@@ -344,6 +378,11 @@ export interface Addon {
 
   /** Drives an open volume from inside the process; see native/src/load_generator.h. */
   loadRun(pool: number, volume: number, options: LoadOptions): Promise<LoadResult>;
+  /**
+   * Drives a volume over NVMe/TCP, as its host; of nobody's pool. Rejects with an Error that says
+   * in a sentence what the target did; see native/src/nvme_load.h.
+   */
+  nvmeLoadRun(options: NvmeLoadOptions): Promise<NvmeLoadResult>;
 
   // Front ends.
   /** Serves every volume by its name over NBD on a Unix socket. */

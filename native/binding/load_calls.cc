@@ -2,12 +2,15 @@
 #include "load_calls.h"
 
 #include <cerrno>
+#include <exception>
+#include <memory>
 #include <new>
 #include <utility>
 
 #include "args.h"
 #include "engine.h"
 #include "load_generator.h"
+#include "nvme_load.h"
 #include "volume.h"
 
 namespace pando {
@@ -91,7 +94,78 @@ Napi::Value LoadRun(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
+/// Runs on a thread of libuv's pool: the load has a ring of its own and nothing of any pool.
+class NvmeLoadWorker final : public Napi::AsyncWorker {
+ public:
+  NvmeLoadWorker(Napi::Env env, nvme::NvmeLoadOptions options)
+      : Napi::AsyncWorker(env),
+        options_(std::move(options)),
+        deferred_(Napi::Promise::Deferred::New(env)) {}
+
+  Napi::Promise promise() const { return deferred_.Promise(); }
+
+  void Execute() override {
+    try {
+      result_ = nvme::run_nvme_load(options_);
+    } catch (const std::exception& error) {
+      SetError(error.what());
+    }
+  }
+
+  void OnOK() override {
+    const Napi::Env env = Env();
+    Napi::Object result = Napi::Object::New(env);
+    const uint64_t ops = result_.reads.ops + result_.writes.ops;
+    result.Set("seconds", result_.seconds);
+    result.Set("iops", result_.seconds > 0 ? static_cast<double>(ops) / result_.seconds : 0);
+    result.Set("reads", lane_to_js(env, result_.reads));
+    result.Set("writes", lane_to_js(env, result_.writes));
+    result.Set("errors", to_js_number(env, result_.errors));
+    result.Set("firstError",
+               result_.errors == 0 ? std::string() : nvme::status_text(result_.first_error));
+    result.Set("volumeBytes", to_js_number(env, result_.volume_bytes));
+    deferred_.Resolve(result);
+  }
+
+  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
+
+ private:
+  nvme::NvmeLoadOptions options_;
+  nvme::NvmeLoadResult result_;
+  Napi::Promise::Deferred deferred_;
+};
+
+/// nvmeLoadRun(options): Promise<result>
+Napi::Value NvmeLoadRun(const Napi::CallbackInfo& info) {
+  Args args(info, "nvmeLoadRun");
+  const Napi::Object from = args.object(0, "options");
+  nvme::NvmeLoadOptions options;
+  options.place.address = args.string_field(from, "address");
+  options.place.port = static_cast<uint16_t>(args.number_field(from, "port"));
+  options.identity = {args.string_field(from, "subsystemNqn"), args.string_field(from, "hostNqn")};
+  const uint64_t pattern = args.number_field(from, "pattern");
+  options.pattern = static_cast<LoadPattern>(pattern);
+  options.read_percent = static_cast<uint32_t>(args.number_field(from, "readPercent"));
+  options.block_bytes = static_cast<uint32_t>(args.number_field(from, "blockBytes"));
+  options.queues = static_cast<uint32_t>(args.number_field(from, "queues"));
+  options.depth = static_cast<uint32_t>(args.number_field(from, "depth"));
+  options.region_bytes = args.number_field(from, "regionBytes");
+  options.duration_ms = args.number_field(from, "durationMs");
+  options.op_count = args.number_field(from, "opCount");
+  options.seed = args.number_field(from, "seed");
+  if (args.ok() && pattern > static_cast<uint64_t>(LoadPattern::kRandomReadWrite)) {
+    args.fail("pattern", "0 to 4");
+  }
+  if (!args.ok()) return args.env().Undefined();
+  // Napi::AsyncWorker deletes itself when it has settled.
+  auto worker = std::make_unique<NvmeLoadWorker>(args.env(), std::move(options));
+  const Napi::Promise promise = worker->promise();
+  worker.release()->Queue();
+  return promise;
+}
+
 void register_load_calls(Napi::Env env, Napi::Object exports) {
+  exports.Set("nvmeLoadRun", Napi::Function::New(env, NvmeLoadRun));
   exports.Set("loadRun", Napi::Function::New(env, LoadRun));
 }
 

@@ -28,10 +28,14 @@ void Budget::give(const std::string& host_nqn, uint32_t bytes) {
   PANDO_ASSERT(host != by_host_.end() && host->second >= bytes && used_bytes_ >= bytes);
   used_bytes_ -= bytes;
   host->second -= bytes;
-  if (host->second == 0) by_host_.erase(host);
   if (!waiting_.empty() && wake_timer_ == 0) {
     wake_timer_ = reactor_.add_timer(0, [this] { wake(); });
   }
+}
+
+void Budget::ended(const std::string& host_nqn) {
+  const auto host = by_host_.find(host_nqn);
+  if (host != by_host_.end() && host->second == 0) by_host_.erase(host);
 }
 
 void Budget::wait(Connection& connection) {

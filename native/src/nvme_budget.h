@@ -32,6 +32,9 @@ class Budget {
   /// False: it does not fit now.
   bool take(const std::string& host_nqn, uint32_t bytes);
   void give(const std::string& host_nqn, uint32_t bytes);
+  /// A connection of the host has given back all that it had. While it has connections, its count
+  /// stays: to make and drop it would cost each request an allocation.
+  void ended(const std::string& host_nqn);
   /// `connection` is woken when something has been given back. Harmless if it waits already.
   void wait(Connection& connection);
   void forget(Connection& connection);

@@ -130,6 +130,7 @@ void Connection::check_finished() {
   for (const auto& command : commands_) {
     if (command->state != Command::State::kFree) release(*command);
   }
+  if (controller_ != nullptr) target_.budget().ended(controller_->settings().host_nqn);
   if (authentication_known_) target_.exports().authentication_ended(id_);
   if (controller_ != nullptr) controller_->gone(*this);
   target_.retire(*this);
