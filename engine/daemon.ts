@@ -3,7 +3,12 @@
 //
 // Order at start: pool (its lock keeps a second daemon out before anything is touched), control
 // socket, HTTP, systemd. A failure half-way undoes what was done.
-import { native } from "../native/native.js";
+import {
+  LOAD_PATTERN,
+  type NvmeLoadOptions,
+  type NvmeLoadResult,
+  native,
+} from "../native/native.js";
 import { formatAddress } from "./base/address.js";
 import type { Config, Environment } from "./base/config.js";
 import { PandoError } from "./base/errors.js";
@@ -61,7 +66,14 @@ export interface Engine {
   restorePool(file: string, options: ClosedPoolOptions): Promise<CheckReport>;
   /** What lies in a pool that no daemon serves, in batches. Nothing is written. */
   inspectPool(options: ClosedPoolOptions, request: InspectRequest): AsyncIterable<InspectItem[]>;
+  /** Drives a volume over NVMe/TCP, as its host. */
+  nvmeLoad(load: NvmeLoad): Promise<NvmeLoadResult>;
 }
+
+export type NvmeLoad = Pick<
+  NvmeLoadOptions,
+  "address" | "port" | "subsystemNqn" | "hostNqn" | "blockBytes" | "queues" | "depth" | "durationMs"
+> & { pattern: keyof typeof LOAD_PATTERN };
 
 /** Opens the pool of the configuration and starts its front ends. */
 export type OpenPool = (
@@ -111,6 +123,10 @@ export const engine: Engine = {
   backUpPool: backUpClosedPool,
   restorePool,
   inspectPool: inspectClosedPool,
+  nvmeLoad({ pattern, ...load }) {
+    const rest = { readPercent: 50, regionBytes: 0, opCount: 0, seed: 1 };
+    return native.nvmeLoadRun({ ...rest, ...load, pattern: LOAD_PATTERN[pattern] });
+  },
 };
 
 export interface Daemon {

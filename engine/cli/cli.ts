@@ -6,6 +6,7 @@ import { readFileSync } from "node:fs";
 import yargs, { type Argv } from "yargs";
 import { PandoError } from "../base/errors.js";
 import { packagePath } from "../base/package-path.js";
+import { addBench } from "./bench.js";
 import { addConnect } from "./connect.js";
 import type { GlobalOptions, LoadEngine } from "./context.js";
 import { addDaemon } from "./daemon.js";
@@ -16,7 +17,10 @@ import { printError } from "./print.js";
 import { addSnapshot } from "./snapshot.js";
 import { addVolume } from "./volume.js";
 
-const NOUNS = ["pool", "inspect", "volume", "snapshot", "host", "connect", "disconnect", "daemon"];
+const NOUNS = [
+  ...["pool", "inspect", "volume", "snapshot", "host"],
+  ...["connect", "disconnect", "bench", "daemon"],
+];
 
 /** Used wrongly: nothing was tried. */
 class UsageError extends PandoError {}
@@ -65,6 +69,7 @@ function parser(argv: string[], loadEngine: LoadEngine): Argv<GlobalOptions> {
   commands = addSnapshot(commands);
   commands = addHost(commands);
   commands = addConnect(commands);
+  commands = addBench(commands, loadEngine);
   commands = addDaemon(commands, loadEngine);
   return commands
     .demandCommand(1, "no command is named")

@@ -63,6 +63,20 @@ const engine: Engine = {
     if (!path.includes("damaged")) return { ...report, clean: true, problems: [] };
     return { ...report, clean: false, problems: ["block 7 has two owners"] };
   },
+  async nvmeLoad({ subsystemNqn, hostNqn, pattern, blockBytes, queues, depth, port }) {
+    if (port === 1) throw new Error("the target does not answer");
+    const latency = { p50Us: 80, p90Us: 90, p99Us: 100, p999Us: 200, maxUs: 300 };
+    const none = { ops: 0, bytes: 0, latency };
+    const ops = 1000 * queues * depth;
+    const lane = { ops, bytes: ops * blockBytes, latency };
+    const reads = pattern.endsWith("write") ? none : lane;
+    const writes = pattern.endsWith("write") ? lane : none;
+    const errors = { errors: 0, firstError: "" };
+    if (!hostNqn.startsWith("nqn.2014-08.") || !subsystemNqn.includes(":volume:")) {
+      throw new Error("not a host and a volume");
+    }
+    return { seconds: 1, iops: ops, reads, writes, ...errors, volumeBytes: 4096 };
+  },
 };
 
 process.exitCode = await run(process.argv.slice(2), async () => engine);

@@ -152,6 +152,28 @@ test("host allow and deny, and the line that connects", async () => {
   assert.equal(after.allowedHosts, []);
 });
 
+test("bench: a host of its own, for as long as it runs, and nobody's data", async () => {
+  assert.match(
+    await text("bench", "db", "--queues", "2", "--depth", "4", "--block", "8KiB"),
+    /^reads {6}8000 IOPS, 62\.5 MiB\/s\n {2}latency {2}p50 80 µs, p99 100 µs, .*\nerrors {5}0\n$/,
+  );
+  const hosts = async () =>
+    ((await json("volume", "show", "db")) as { allowedHosts: [] }).allowedHosts;
+  assert.equal(await hosts(), []);
+  await fails(1, /the target does not answer/, "bench", "db", "--target", "10.0.0.5:1");
+  assert.equal(await hosts(), []);
+  await fails(1, /randwrite writes over what db holds/, "bench", "db", "--pattern", "randwrite");
+  const written = ["--pattern", "randwrite", "--overwrite"];
+  assert.is(
+    ((await json("bench", "db", ...written)) as { writes: { ops: number } }).writes.ops,
+    32000,
+  );
+  await fails(1, /somebody has volume in-use open/, "bench", "in-use", ...written);
+  assert.match(await text("bench", "in-use"), /IOPS/);
+  await fails(1, /numeric ADDRESS:PORT/, "bench", "db", "--target", "nowhere");
+  await fails(1, /--seconds 0/, "bench", "db", "--seconds", "0");
+});
+
 test("who is connected, and putting a host out", async () => {
   const host = "nqn.2014-08.org.example:a";
   assert.is(
@@ -374,7 +396,7 @@ test("help has an example for every verb, and goes to stdout", async () => {
     host: ["allow", "deny", "disconnect", "list", "set-keys", "remove-keys", "keys"],
   };
   const all = Object.entries(verbs).flatMap(([noun, each]) => each.map((verb) => [noun, verb]));
-  for (const words of [...all, ["inspect"], ["daemon"]]) {
+  for (const words of [...all, ["inspect"], ["bench"], ["daemon"]]) {
     const help = await text(...words, "--help");
     assert.match(help, /\n {2}-h, --help /);
     assert.match(help, `Examples:\n  pando ${words.join(" ")}`);
