@@ -15,8 +15,13 @@ import { branchSuite } from "./suites/branch.js";
 import { csiSuite } from "./suites/csi.js";
 import { engineSuite } from "./suites/engine.js";
 import { nbdSuite } from "./suites/nbd.js";
+import { scaleSuite } from "./suites/scale.js";
+import { targetSuite } from "./suites/target.js";
 
-const SUITES: Suite[] = [engineSuite, nbdSuite, branchSuite, csiSuite];
+const SUITES: Suite[] = [
+  ...[engineSuite, nbdSuite, targetSuite],
+  ...[branchSuite, csiSuite, scaleSuite],
+];
 /** To see whether everything works, not to learn anything. */
 const QUICK = { size: "64MiB", seconds: 1, rounds: 1 };
 const DEFAULT_TOLERANCE_PERCENT = 5;

@@ -71,10 +71,47 @@ export async function runEngine(
   return engineFigures(result, (cpu.user + cpu.system) / 1e6);
 }
 
-function engineFigures(result: LoadResult, cpuSeconds: number): Figures {
+function engineFigures(
+  result: Pick<LoadResult, "reads" | "writes" | "iops">,
+  cpuSeconds: number,
+): Figures {
   const lane = result.reads.ops > 0 ? result.reads : result.writes;
   const { p50Us, p99Us } = lane.latency;
   return { ops: lane.ops, iops: result.iops, p50Us, p99Us, cpuSeconds };
+}
+
+/** A volume as its host sees it: over NVMe/TCP. */
+export interface NvmeTarget {
+  address: string;
+  port: number;
+  subsystemNqn: string;
+  hostNqn: string;
+}
+
+/** The depth of the workload is each queue's; `durationMs` null: each byte once. CPU is ours. */
+export async function runNvmeLoad(
+  target: NvmeTarget,
+  workload: Workload & { queues: number },
+  limits: { regionBytes: number; durationMs: number | null; seed: number },
+): Promise<Figures> {
+  const before = process.cpuUsage();
+  const { pattern, blockBytes, depth, queues } = workload;
+  const { regionBytes, durationMs, seed } = limits;
+  const result = await native.nvmeLoadRun({
+    ...target,
+    pattern: LOAD_PATTERN[pattern],
+    readPercent: 0,
+    blockBytes,
+    queues,
+    depth,
+    regionBytes,
+    durationMs: durationMs ?? 0,
+    opCount: durationMs === null ? regionBytes / blockBytes : 0,
+    seed,
+  });
+  const cpu = process.cpuUsage(before);
+  if (result.errors > 0) throw new Error(`${result.errors} requests failed: ${result.firstError}`);
+  return engineFigures(result, (cpu.user + cpu.system) / 1e6);
 }
 
 export interface FioRun {

@@ -1,6 +1,7 @@
 // Pando as a subject: a new pool, served by the real daemon in a process of its own, or open in
 // this process where the engine alone is measured.
 import { rmSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -28,11 +29,15 @@ export async function openEngine(path: string, size: PoolSize): Promise<OpenedPo
 
 export interface PandoServer {
   client: PandoClient;
+  /** HTTP, on loopback. */
+  metricsUrl: string;
+  /** NVMe/TCP, on loopback. */
+  target: { address: string; port: number };
   process: ServerProcess;
   /** Of fio's nbd engine. */
   uri(volume: string): string;
-  /** Ends the daemon in the ordinary way and starts it again; milliseconds until it serves. */
-  restart(): Promise<number>;
+  /** Ends the daemon and starts it again; milliseconds until it serves. */
+  restart(signal?: NodeJS.Signals): Promise<number>;
   stop(): Promise<void>;
 }
 
@@ -45,7 +50,16 @@ export async function servePando(
   more: readonly string[] = [],
 ): Promise<PandoServer> {
   await makePool(path, size);
+  return serveExisting(path, more);
+}
+
+/** A daemon on the pool that is at `path`. */
+export async function serveExisting(
+  path: string,
+  more: readonly string[] = [],
+): Promise<PandoServer> {
   servers += 1;
+  const [metricsPort, targetPort] = await freePorts();
   // Not below `path`: a socket's path is short.
   const base = join(tmpdir(), `pando-bench-${process.pid}-${servers}`);
   const control = `${base}.sock`;
@@ -56,7 +70,8 @@ export async function servePando(
       command: process.execPath,
       args: [
         ...[DAEMON, "--pool", path, "--socket", control, "--nbd-socket", nbd],
-        ...["--metrics", "none", "--target", "none", "--log-level", "warn"],
+        ...["--metrics", `127.0.0.1:${metricsPort}`, "--target", `127.0.0.1:${targetPort}`],
+        ...["--log-level", "warn"],
         ...more,
       ],
       sockets: [control, nbd],
@@ -65,9 +80,11 @@ export async function servePando(
   const server: PandoServer = {
     client,
     process: await start(),
+    metricsUrl: `http://127.0.0.1:${metricsPort}/metrics`,
+    target: { address: "127.0.0.1", port: targetPort },
     uri: (volume) => `nbd+unix:///${volume}?socket=${nbd}`,
-    async restart() {
-      await server.process.stop();
+    async restart(signal) {
+      await server.process.stop(signal);
       const started = performance.now();
       server.process = await start();
       return performance.now() - started;
@@ -83,4 +100,18 @@ export async function servePando(
 async function makePool(path: string, { poolBytes, sparse = false }: PoolSize): Promise<void> {
   rmSync(path, { recursive: true, force: true });
   await createPool(path, { sizeBytes: poolBytes, sparse });
+}
+
+/** Two that nobody listens on now. */
+async function freePorts(): Promise<[number, number]> {
+  const listeners = [createServer(), createServer()];
+  const ports: number[] = [];
+  for (const listener of listeners) {
+    await new Promise<void>((resolve) => listener.listen(0, "127.0.0.1", resolve));
+    ports.push((listener.address() as AddressInfo).port);
+  }
+  for (const listener of listeners) {
+    await new Promise<void>((resolve) => listener.close(() => resolve()));
+  }
+  return [ports[0] as number, ports[1] as number];
 }

@@ -1,0 +1,149 @@
+// Over NVMe/TCP on loopback, with our own load as the host: where the device decides, and where it
+// does not. The second is the same daemon on a pool in memory, so that what is left is the CPU
+// time of the target. CPU is the daemon's.
+import { accessSync, constants, mkdtempSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { type Table, TableBuilder } from "../results.js";
+import { type PandoServer, servePando } from "../subjects/pando.js";
+import type { Suite, SuiteContext } from "../suite.js";
+import {
+  FILL,
+  type NvmeTarget,
+  runFioLoad,
+  runNvmeLoad,
+  type Workload,
+  workloadName,
+} from "../workload.js";
+
+const VOLUME = "bench";
+const HOST_NQN = "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-0000-0000-00000000be9c";
+const POOL_OVERHEAD_BYTES = 256 * 1024 * 1024;
+const MEMORY = "/dev/shm";
+const MEMORY_BYTES = 512 * 1024 * 1024;
+const QUEUES = [1, 4];
+const RAW = "raw file";
+
+const WORKLOADS: Workload[] = [
+  ...(["randread", "randwrite"] as const).flatMap((pattern) =>
+    [1, 32].map((depth) => ({ pattern, blockBytes: 8192, depth })),
+  ),
+  { pattern: "read", blockBytes: 128 * 1024, depth: 8 },
+  { pattern: "write", blockBytes: 128 * 1024, depth: 8 },
+];
+
+export const targetSuite: Suite = {
+  name: "target",
+  describe: "the daemon over NVMe/TCP, with the pool on the device and in memory",
+  needs: ["fio"],
+  async run(context) {
+    const tables = [await onDevice(context)];
+    const absent: string[] = [];
+    if (isWritable(MEMORY)) tables.push(await inMemory(context));
+    else absent.push(`the pool in memory: ${MEMORY} is not there to be written`);
+    return { tables, plots: [], absent };
+  },
+};
+
+function builder(id: string, title: string): TableBuilder {
+  return new TableBuilder({
+    id,
+    title,
+    metrics: [
+      { name: "IOPS", unit: "", better: "higher", relative: false },
+      { name: "p50", unit: "µs", better: "lower", relative: false },
+      { name: "p99", unit: "µs", better: "lower", relative: false },
+      { name: "CPU s per million I/O", unit: "", better: "lower", relative: false },
+      { name: `of ${RAW}`, unit: "", better: "higher", relative: true },
+    ],
+  });
+}
+
+/** Beside fio with io_uring on a raw file on the same file system. */
+async function onDevice(context: SuiteContext): Promise<Table> {
+  const { folder, sizeBytes } = context;
+  const file = { engine: "io_uring", path: join(folder, "raw"), direct: true } as const;
+  context.status("writing both in full");
+  await runFioLoad(file, FILL, { sizeBytes, durationMs: null, seed: 1 });
+  const table = builder("target-device", "Over NVMe/TCP, the pool on the device");
+  const baseline = async (workload: Workload, run: { durationMs: number; seed: number }) => {
+    const { figures } = await runFioLoad(file, workload, { sizeBytes, ...run });
+    const { iops, p50Us, p99Us, cpuSeconds, ops } = figures;
+    table.add(workloadName(workload), RAW, [iops, p50Us, p99Us, (cpuSeconds * 1e6) / ops, 1]);
+    return iops;
+  };
+  await measure(context, { path: join(folder, "pool"), regionBytes: sizeBytes, table, baseline });
+  return table.build();
+}
+
+async function inMemory(context: SuiteContext): Promise<Table> {
+  const folder = mkdtempSync(join(MEMORY, "pando-bench-"));
+  const table = builder("target-memory", "Over NVMe/TCP, the pool in memory");
+  const regionBytes = Math.min(MEMORY_BYTES, context.sizeBytes);
+  try {
+    await measure(context, { path: join(folder, "pool"), regionBytes, table, baseline: null });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  return table.build(
+    `A set of ${regionBytes / 2 ** 20} MiB; tmpfs copies in the kernel's workers.`,
+  );
+}
+
+interface Measured {
+  path: string;
+  regionBytes: number;
+  table: TableBuilder;
+  /** Gives the IOPS that the others are compared with; without one there is no ratio. */
+  baseline:
+    | ((workload: Workload, run: { durationMs: number; seed: number }) => Promise<number>)
+    | null;
+}
+
+async function measure(context: SuiteContext, measured: Measured): Promise<void> {
+  const { path, regionBytes, table, baseline } = measured;
+  const server = await servePando(path, { poolBytes: regionBytes + POOL_OVERHEAD_BYTES });
+  try {
+    const target = await serve(server, regionBytes);
+    await runNvmeLoad(target, { ...FILL, queues: 1 }, { regionBytes, durationMs: null, seed: 1 });
+    let seed = 0;
+    for (const workload of WORKLOADS) {
+      const row = workloadName(workload);
+      for (let round = 0; round < context.rounds; round++) {
+        seed += 1;
+        const run = { durationMs: Math.round(context.seconds * 1000), seed };
+        context.status(`${row}, round ${round + 1} of ${context.rounds}`);
+        const compared = baseline === null ? null : await baseline(workload, run);
+        for (const queues of QUEUES) {
+          const before = server.process.cpuSeconds();
+          const figures = await runNvmeLoad(
+            target,
+            { ...workload, queues },
+            { regionBytes, ...run },
+          );
+          const cpu = server.process.cpuSeconds() - before;
+          const { iops, p50Us, p99Us, ops } = figures;
+          const ratio = compared === null ? 0 : iops / compared;
+          const column = queues === 1 ? "1 queue" : `${queues} queues`;
+          table.add(row, column, [iops, p50Us, p99Us, (cpu * 1e6) / ops, ratio]);
+        }
+      }
+    }
+  } finally {
+    await server.stop();
+  }
+}
+
+async function serve(server: PandoServer, sizeBytes: number): Promise<NvmeTarget> {
+  await server.client.createVolume(VOLUME, sizeBytes);
+  const { nqn } = await server.client.allowHost(VOLUME, HOST_NQN);
+  return { ...server.target, subsystemNqn: nqn, hostNqn: HOST_NQN };
+}
+
+function isWritable(folder: string): boolean {
+  try {
+    accessSync(folder, constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
