@@ -3,7 +3,7 @@
 // time of the target. CPU is the daemon's.
 import { accessSync, constants, mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { type Table, TableBuilder } from "../results.js";
+import { type Metric, type Table, TableBuilder } from "../results.js";
 import { type PandoServer, servePando } from "../subjects/pando.js";
 import type { Suite, SuiteContext } from "../suite.js";
 import {
@@ -44,19 +44,13 @@ export const targetSuite: Suite = {
   },
 };
 
-function builder(id: string, title: string): TableBuilder {
-  return new TableBuilder({
-    id,
-    title,
-    metrics: [
-      { name: "IOPS", unit: "", better: "higher", relative: false },
-      { name: "p50", unit: "µs", better: "lower", relative: false },
-      { name: "p99", unit: "µs", better: "lower", relative: false },
-      { name: "CPU s per million I/O", unit: "", better: "lower", relative: false },
-      { name: `of ${RAW}`, unit: "", better: "higher", relative: true },
-    ],
-  });
-}
+const METRICS: Metric[] = [
+  { name: "IOPS", unit: "", better: "higher", relative: false },
+  { name: "p50", unit: "µs", better: "lower", relative: false },
+  { name: "p99", unit: "µs", better: "lower", relative: false },
+  { name: "CPU s per million I/O", unit: "", better: "lower", relative: false },
+];
+const RATIO: Metric = { name: `of ${RAW}`, unit: "", better: "higher", relative: true };
 
 /** Beside fio with io_uring on a raw file on the same file system. */
 async function onDevice(context: SuiteContext): Promise<Table> {
@@ -64,7 +58,11 @@ async function onDevice(context: SuiteContext): Promise<Table> {
   const file = { engine: "io_uring", path: join(folder, "raw"), direct: true } as const;
   context.status("writing both in full");
   await runFioLoad(file, FILL, { sizeBytes, durationMs: null, seed: 1 });
-  const table = builder("target-device", "Over NVMe/TCP, the pool on the device");
+  const table = new TableBuilder({
+    id: "target-device",
+    title: "Over NVMe/TCP, the pool on the device",
+    metrics: [...METRICS, RATIO],
+  });
   const baseline = async (workload: Workload, run: { durationMs: number; seed: number }) => {
     const { figures } = await runFioLoad(file, workload, { sizeBytes, ...run });
     const { iops, p50Us, p99Us, cpuSeconds, ops } = figures;
@@ -77,7 +75,11 @@ async function onDevice(context: SuiteContext): Promise<Table> {
 
 async function inMemory(context: SuiteContext): Promise<Table> {
   const folder = mkdtempSync(join(MEMORY, "pando-bench-"));
-  const table = builder("target-memory", "Over NVMe/TCP, the pool in memory");
+  const table = new TableBuilder({
+    id: "target-memory",
+    title: "Over NVMe/TCP, the pool in memory",
+    metrics: METRICS,
+  });
   const regionBytes = Math.min(MEMORY_BYTES, context.sizeBytes);
   try {
     await measure(context, { path: join(folder, "pool"), regionBytes, table, baseline: null });
@@ -122,9 +124,9 @@ async function measure(context: SuiteContext, measured: Measured): Promise<void>
           );
           const cpu = server.process.cpuSeconds() - before;
           const { iops, p50Us, p99Us, ops } = figures;
-          const ratio = compared === null ? 0 : iops / compared;
+          const ratio = compared === null ? [] : [iops / compared];
           const column = queues === 1 ? "1 queue" : `${queues} queues`;
-          table.add(row, column, [iops, p50Us, p99Us, (cpu * 1e6) / ops, ratio]);
+          table.add(row, column, [iops, p50Us, p99Us, (cpu * 1e6) / ops, ...ratio]);
         }
       }
     }

@@ -62,6 +62,34 @@ for (const { suite, columns } of [
   });
 }
 
+for (const { suite, ids } of [
+  { suite: "target", ids: ["target-device", "target-memory"] },
+  { suite: "scale", ids: ["scale"] },
+]) {
+  test(`the suite ${suite} gives a figure for everything that it names`, () => {
+    const out = join(folder, `${suite}.json`);
+    const dir = join(folder, "files");
+    const small = ["--size", "32MiB", "--seconds", "0.1", "--rounds", "1"];
+    const run = bench(suite, ...small, "--dir", dir, "--out", out);
+    assert.is(run.status, 0, run.stderr);
+    assert.equal(readdirSync(dir), []);
+    const tables = readResults(out).suites[0]?.tables ?? [];
+    assert.equal(
+      tables.map(({ id }) => id),
+      ids,
+    );
+    for (const { cells } of tables) {
+      assert.ok(cells.length > 0);
+      for (const { row, samples } of cells) {
+        assert.ok(
+          samples.flat().every((value) => Number.isFinite(value) && value >= 0),
+          row,
+        );
+      }
+    }
+  });
+}
+
 test("the suite branch takes every subject through every step", () => {
   const out = join(folder, "branch.json");
   const dir = join(folder, "files");
