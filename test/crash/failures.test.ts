@@ -136,30 +136,50 @@ for (const kind of ["read", "write"] as const) {
   });
 }
 
-for (const code of ["ENOSPC", "EIO"] as const) {
-  for (const which of ["first batch", "last transaction"] as const) {
-    test(`a checkpoint whose ${which} fails with ${code} is tried again`, async () => {
-      const client = await smallPool();
-      const { world } = client;
-      await write(client, "a", 0, 8);
-      await world.run(client.discard("a", { sector: 2, count: 2 }));
-      await flush(client, "a");
-      const failing = track(client.checkpoint());
-      const phase = which === "first batch" ? "batches" : "last";
-      assert.ok(await until(world, () => world.checkpointPhase === phase));
-      assert.ok(await until(world, () => world.choices().some(COMMIT), COMMIT));
-      world.store.failNextCommit(code);
-      await drain(world);
-      assert.is(failing.state, "failed");
-      await write(client, "a", 500, 4);
-      await world.run(client.discard("a", { sector: 6, count: 2 }));
-      await world.run(client.checkpoint());
-      client.checkStore();
-      await cutPower(client);
-      assert.is(world.recovered?.replayedRecords, 0);
-      await finish(client);
-    });
+for (const which of ["first batch", "last transaction"] as const) {
+  async function failing(code: "ENOSPC" | "EIO"): Promise<Client> {
+    const client = await smallPool();
+    const { world } = client;
+    await write(client, "a", 0, 8);
+    await world.run(client.discard("a", { sector: 2, count: 2 }));
+    await flush(client, "a");
+    const checkpoint = track(client.checkpoint());
+    const phase = which === "first batch" ? "batches" : "last";
+    assert.ok(await until(world, () => world.checkpointPhase === phase));
+    assert.ok(await until(world, () => world.choices().some(COMMIT), COMMIT));
+    world.store.failNextCommit(code);
+    await drain(world);
+    assert.is(checkpoint.state, "failed");
+    return client;
   }
+
+  test(`a checkpoint whose ${which} finds no room is tried again`, async () => {
+    const client = await failing("ENOSPC");
+    const { world } = client;
+    assert.is(await failure(client), "");
+    await write(client, "a", 500, 4);
+    await world.run(client.discard("a", { sector: 6, count: 2 }));
+    await world.run(client.checkpoint());
+    client.checkStore();
+    await cutPower(client);
+    assert.is(world.recovered?.replayedRecords, 0);
+    await finish(client);
+  });
+
+  test(`a checkpoint whose ${which} is in doubt poisons the pool, whoever asked for it`, async () => {
+    const client = await failing("EIO");
+    const { world } = client;
+    assert.match(await failure(client), /open the pool again/);
+    assert.is((await world.run(client.write("a", { sector: 500, count: 4 })))?.value, "io-error");
+    await reopen(client);
+    await world.run(client.open("a"));
+    await read(client, "a", 0, 8);
+    await write(client, "a", 500, 4);
+    await world.run(client.checkpoint());
+    client.checkStore();
+    await cutPower(client);
+    await finish(client);
+  });
 }
 
 test("writes that wait for the journal go on soon after a checkpoint that failed for want of room", async () => {
