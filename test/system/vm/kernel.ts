@@ -44,6 +44,8 @@ const ON_DEMAND_MODULES = [
   "nbd",
   "loop",
   "null_blk",
+  "brd",
+  "dm-log-writes",
   "dm-thin-pool",
 ];
 
