@@ -109,7 +109,7 @@ test("by hand, from the command line", async () => {
       (error: { code: number; stdout: string; stderr: string }) => error,
     );
   const used = await run("run", "--kernel", "6.12", "--", "echo it works; exit 3");
-  assert.equal([used.code, used.stdout], [3, "it works\n"]);
+  assert.equal([used.code, used.stdout], [3, "it works\n"], used.stderr);
   const misused = await run("run", "--kernel", "5.4", "--", "true");
   assert.is(misused.code, 2);
   assert.match(misused.stderr, "error: no kernel 5.4\nusage: ");
