@@ -12,12 +12,13 @@
 // only then named `meta`. What was only in the catalogue since (names, limits, lists of hosts) is
 // as it was.
 import { existsSync, readdirSync, renameSync, rmdirSync, rmSync, statSync } from "node:fs";
-import { mkdir, open } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { isPandoError, PandoError } from "./base/errors.js";
 import { type ClosedPool, checkPoolInChild } from "./check-child.js";
 import type { CheckReport } from "./core/api.js";
 import { openDataDevice } from "./core/data-device.js";
+import { syncFolder } from "./core/format.js";
 import { type BackupContents, openBackup } from "./core/metadata-backup.js";
 import { readSuperblock } from "./core/recovery.js";
 import { type ClosedPoolOptions, withClosedPool } from "./open-pool.js";
@@ -90,15 +91,6 @@ async function makeStore(folder: string, backup: BackupContents): Promise<void> 
     await store.close();
   }
   await syncFolder(folder);
-}
-
-async function syncFolder(path: string): Promise<void> {
-  const folder = await open(path, "r");
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
 }
 
 function requireAbsent(meta: string): void {

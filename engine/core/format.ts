@@ -251,7 +251,8 @@ async function writeSuperblocks(device: DataDevice, superblock: Superblock): Pro
   }
 }
 
-async function syncFolder(path: string): Promise<void> {
+/** The names in a folder are durable when this settles. */
+export async function syncFolder(path: string): Promise<void> {
   const folder = await open(path, "r");
   try {
     await folder.sync();
