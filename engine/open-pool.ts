@@ -221,7 +221,8 @@ async function* eachOfClosedPool<T>(
 /**
  * The lock is the device's: it ends with the process, however that ends. Not in the same moment:
  * after a kill the kernel has to take back what the process has asked for, and keeps the device
- * open meanwhile. So a holder that is no longer alive is waited for.
+ * open meanwhile. So a holder that is no longer alive is waited for. One that is not to be seen may
+ * have let go since, or is in a namespace of its own: the next try tells.
  */
 export async function lockDevice(path: string, data: string): Promise<number> {
   if (statSync(data, { throwIfNoEntry: false }) === undefined) {
@@ -230,6 +231,7 @@ export async function lockDevice(path: string, data: string): Promise<number> {
       hint: `pando pool create ${path} --size SIZE makes one`,
     });
   }
+  let unseen = 0;
   for (let tries = 1; ; tries++) {
     try {
       return native.deviceOpen(data);
@@ -237,7 +239,9 @@ export async function lockDevice(path: string, data: string): Promise<number> {
       const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
       if (code !== "EAGAIN" && code !== "EWOULDBLOCK") throw deviceError(data, cause);
       const holder = lockHolder(data);
-      if (tries === LOCK_TRIES || holder === null || isAlive(holder)) {
+      unseen = holder === null ? unseen + 1 : 0;
+      const isServed = holder === null ? unseen > 1 : isAlive(holder);
+      if (tries === LOCK_TRIES || isServed) {
         const who = holder === null ? "another process" : `process ${holder}`;
         const hint = "stop that daemon, or talk to it: pando --socket PATH pool show";
         throw new PandoError(
