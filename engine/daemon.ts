@@ -9,6 +9,7 @@ import {
   type NvmeLoadResult,
   native,
 } from "../native/native.js";
+import type { Finding } from "../nvmf/doctor.js";
 import { formatAddress } from "./base/address.js";
 import type { Config, Environment } from "./base/config.js";
 import { PandoError } from "./base/errors.js";
@@ -21,6 +22,7 @@ import type { RepairReport } from "./core/repair.js";
 import { type CreateDeviceOptions, createOnDevice } from "./create-device.js";
 import { startFrontEnds } from "./front-ends.js";
 import { type GrowPoolOptions, growPool } from "./grow-pool.js";
+import { examineMachine, separateMounts, startNvmet } from "./kernel-target.js";
 import {
   backUpClosedPool,
   type ClosedPoolOptions,
@@ -34,6 +36,7 @@ import { startHttpServer } from "./serve/http.js";
 import { makeNotify } from "./serve/notify.js";
 import { startControlServer } from "./serve/server.js";
 
+export type { Finding } from "../nvmf/doctor.js";
 export type { InspectItem, InspectRequest, InspectValue } from "./core/inspect.js";
 export type { RepairReport } from "./core/repair.js";
 export type { CreateDeviceOptions } from "./create-device.js";
@@ -68,6 +71,10 @@ export interface Engine {
   inspectPool(options: ClosedPoolOptions, request: InspectRequest): AsyncIterable<InspectItem[]>;
   /** Drives a volume over NVMe/TCP, as its host. */
   nvmeLoad(load: NvmeLoad): Promise<NvmeLoadResult>;
+  /** What this machine can serve, and what is missing. */
+  examineMachine(): Promise<Finding[]>;
+  /** This process begins anew with mounts of its own, unless it has them. */
+  takeOwnMounts(environment: Environment): Promise<void>;
 }
 
 export type NvmeLoad = Pick<
@@ -91,12 +98,15 @@ export const engine: Engine = {
   async openPool(config, log) {
     const { pool: path, meta: metaPath, indexCacheBytes, spaceLevels, authentication } = config;
     const options = { path, metaPath, indexCacheBytes, spaceLevels, authentication, log };
-    const { pool, handle, close } = await openRealPool(options);
+    const { pool, handle, atomicUnit, close } = await openRealPool(options);
+    let closeAll = close;
     try {
       const frontEnds = await startFrontEnds(handle, config);
-      return { pool, close: () => frontEnds.close().then(close) };
+      closeAll = () => frontEnds.close().then(close);
+      await startNvmet({ pool, handle, address: config.nvmet, atomicUnit, log });
+      return { pool, close: closeAll };
     } catch (error) {
-      await close();
+      await closeAll();
       throw error;
     }
   },
@@ -127,6 +137,8 @@ export const engine: Engine = {
     const rest = { readPercent: 50, regionBytes: 0, opCount: 0, seed: 1 };
     return native.nvmeLoadRun({ ...rest, ...load, pattern: LOAD_PATTERN[pattern] });
   },
+  examineMachine,
+  takeOwnMounts: separateMounts,
 };
 
 export interface Daemon {
@@ -164,7 +176,11 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   try {
     const { pool, close } = await options.openPool({ ...config, pool: path }, log);
     undo.push(close);
-    const places = { advertise: config.advertise, nbdSocket: config.nbdSocket };
+    const places = {
+      advertise: config.advertise,
+      nvmet: config.nvmet,
+      nbdSocket: config.nbdSocket,
+    };
     const control = await startControlServer({
       pool,
       socket: config.socket,
@@ -229,12 +245,13 @@ function waitForSignal(): Promise<NodeJS.Signals> {
 }
 
 function describe(config: Config): Record<string, string | null> {
-  const { metrics, target, api } = config;
+  const { metrics, target, nvmet, api } = config;
   return {
     socket: config.socket,
     nbdSocket: config.nbdSocket,
     metrics: metrics === null ? null : formatAddress(metrics),
     target: target.length === 0 ? null : target.map(formatAddress).join(", "),
+    nvmet: nvmet === null ? null : formatAddress(nvmet),
     api: api === null ? null : formatAddress(api.address),
   };
 }

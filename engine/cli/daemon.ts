@@ -30,6 +30,7 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         .option("api-certificate", text("PEM file: the daemon's certificate there"))
         .option("api-key", text("PEM file: its key"))
         .option("api-authority", text("PEM file: who signs the certificates of its clients"))
+        .option("nvmet", text("HOST:PORT of the kernel's NVMe target, or none"))
         .option("index-cache", text("Memory for index blocks"))
         .option("space-levels", text("Percent used at which each alarm begins, as in 80,90,95"))
         .option("log-level", text("fatal, error, warn, info, debug or trace"))
@@ -44,6 +45,7 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         metrics: args.metrics,
         target: args.target,
         advertise: args.advertise,
+        nvmet: args.nvmet,
         authHashes: args.authHashes,
         targetTls: args.targetTls,
         authGroups: args.authGroups,
@@ -58,7 +60,8 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
       const environment = readEnvironment();
       const config = loadConfig({ configPath: args.config, flags, environment });
       const { runDaemon } = await import("../daemon.js");
-      const { openPool } = await loadEngine();
+      const { openPool, takeOwnMounts } = await loadEngine();
+      if (config.nvmet !== null) await takeOwnMounts(environment);
       await runDaemon({ config, environment, openPool });
     },
   );

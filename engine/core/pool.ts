@@ -73,6 +73,7 @@ import { Receives } from "./receives.js";
 import { Reclaimer } from "./reclaimer.js";
 import type { Recovered } from "./recovery.js";
 import { rollBack } from "./rollback.js";
+import { Shares } from "./shares.js";
 import { Space } from "./space.js";
 import { SpaceLevels } from "./space-levels.js";
 
@@ -119,6 +120,8 @@ export class Pool implements PoolService {
   readonly #receives: Receives;
   readonly #exports: VolumeExports;
   readonly #hosts: Hosts;
+  /** Volumes that the kernel's target serves; for those who attach one. */
+  readonly shares: Shares;
   readonly #authentication: Authentication;
   readonly #catalogue = new Mutex();
   readonly #background: Background;
@@ -200,6 +203,7 @@ export class Pool implements PoolService {
       pool: () => this.#path.handle,
       store: this.#store,
       volumes: this.#volumes,
+      shared: () => this.shares.uuids(),
       catalogue: this.#catalogue,
       closed: () => this.#closed,
       log: parts.log,
@@ -209,6 +213,11 @@ export class Pool implements PoolService {
       news: parts.news,
       change: (work) => this.#change(work),
       settled: () => this.#catalogue.run(async () => undefined),
+    });
+    this.shares = new Shares({
+      store: this.#store,
+      volumes: this.#volumes,
+      change: (work) => this.#change(work),
     });
     this.#levels = new SpaceLevels(parts.spaceLevels, parts.log);
     this.#space.lend();
@@ -325,6 +334,7 @@ export class Pool implements PoolService {
 
   async deleteVolume(name: string): Promise<void> {
     const { allowedHosts } = await this.#change(async () => {
+      this.shares.requireNotShared(name);
       this.#volumes.requireClosed(name);
       const record = await this.#store.transact((txn) => {
         const deleted = deleteVolume(txn, name);
@@ -340,6 +350,7 @@ export class Pool implements PoolService {
   async resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
     this.#requireSize(sizeBytes, name);
     await this.#change(async () => {
+      this.shares.requireNotShared(name);
       const before = getVolume(this.#store, name).sizeBytes;
       if (sizeBytes < before) {
         throw new PandoError("EINVAL", `volume ${name} does not shrink: it has ${before} bytes`, {
@@ -480,6 +491,7 @@ export class Pool implements PoolService {
 
   async allowHost(volume: string, hostNqn: string): Promise<VolumeInfo> {
     await this.#hosts.allow(volume, hostNqn);
+    await this.shares.hostAllowed(volume);
     return this.getVolume(volume);
   }
 
@@ -498,11 +510,13 @@ export class Pool implements PoolService {
     keys: { host: string; controller: string | null },
   ): Promise<void> {
     await this.#hosts.setKeys(hostNqn, keys);
+    await this.shares.keysChanged();
   }
 
   async removeHostKeys(hostNqn: string): Promise<void> {
     this.#assertOpen();
     await this.#hosts.removeKeys(hostNqn);
+    await this.shares.keysChanged();
   }
 
   async listHostKeys(): Promise<HostKeysInfo[]> {
@@ -513,6 +527,16 @@ export class Pool implements PoolService {
   async listConnections(volume?: string): Promise<ConnectionInfo[]> {
     this.#assertOpen();
     return this.#hosts.connections(volume);
+  }
+
+  async shareVolume(name: string): Promise<VolumeInfo> {
+    await this.shares.share(name);
+    return this.getVolume(name);
+  }
+
+  async unshareVolume(name: string, options: { force: boolean }): Promise<VolumeInfo> {
+    await this.shares.unshare(name, options);
+    return this.getVolume(name);
   }
 
   checkpoint(): Promise<void> {
@@ -671,6 +695,7 @@ export class Pool implements PoolService {
   }
 
   async #describe(entries: { name: string; record: VolumeRecord }[]): Promise<VolumeInfo[]> {
+    const shared = this.shares.uuids();
     const spaces = await this.#layerSpaces();
     return entries.map(({ name, record }) => {
       return {
@@ -682,6 +707,7 @@ export class Pool implements PoolService {
         createdAt: record.createdAt,
         allowedHosts: record.allowedHosts,
         sessions: this.#volumes.sessions(name),
+        sharedVia: shared.has(record.uuid) ? "nvmet" : null,
         limits: limitsOf(record),
       };
     });

@@ -1,6 +1,7 @@
 #include "ring.h"
 
 #include <cerrno>
+#include <cstring>
 #include <system_error>
 
 #include "assert.h"
@@ -26,7 +27,7 @@ io_uring_sqe* Ring::prepare(RingOp* op) {
     PANDO_ASSERT(result >= 0 || result == -EINTR || result == -EAGAIN || result == -EBUSY);
     sqe = io_uring_get_sqe(&ring_);
   }
-  if (op != nullptr) ++in_flight_;
+  if (op != nullptr && !op->endless) ++in_flight_;
   return sqe;
 }
 
@@ -86,6 +87,15 @@ void Ring::poll(RingOp* op, int fd, uint32_t events) {
   io_uring_sqe_set_data(sqe, op);
 }
 
+void Ring::command(RingOp* op, int fd, uint32_t operation, const void* payload) {
+  constexpr size_t kPayloadBytes = 16;
+  io_uring_sqe* sqe = prepare(op);
+  io_uring_prep_rw(IORING_OP_URING_CMD, sqe, fd, nullptr, 0, 0);
+  sqe->cmd_op = operation;
+  std::memcpy(sqe->cmd, payload, kPayloadBytes);
+  io_uring_sqe_set_data(sqe, op);
+}
+
 void Ring::cancel(RingOp* target) {
   io_uring_sqe* sqe = prepare(nullptr);
   io_uring_prep_cancel(sqe, target, 0);
@@ -123,7 +133,7 @@ unsigned Ring::run_completions() {
     const int32_t op_result = cqe->res;
     io_uring_cqe_seen(&ring_, cqe);
     if (op == nullptr) continue;  // the answer to a cancel itself
-    --in_flight_;
+    if (!op->endless) --in_flight_;
     ++completed;
     op->done(op, op_result);
   }

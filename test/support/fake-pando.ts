@@ -58,6 +58,11 @@ const engine: Engine = {
     ];
     yield [{ what: "layer 3", damaged: "the checksum does not fit" }];
   },
+  examineMachine: async () => [
+    { what: "kernel", ok: true, found: "Linux 6.12", remedy: null },
+    { what: "ublk", ok: false, found: "no /dev/ublk-control", remedy: "modprobe ublk_drv" },
+  ],
+  takeOwnMounts: async () => undefined,
   async checkPool({ path }) {
     const report = { layers: 1, indexBlocks: 2, ownedBlocks: 3 };
     if (!path.includes("damaged")) return { ...report, clean: true, problems: [] };
