@@ -43,6 +43,8 @@ const DIRTY_SHARE = 1 / 4;
 const NO_ALARM = [101, 101, 101];
 /** Some milliseconds for each transaction of a fold. */
 const FOLD_BATCH = 32;
+/** Index blocks: fewer are moved as fast as they are absorbed. */
+const ABSORB_FROM = 256;
 /** How long the kernel may take to close what a dead process had open. */
 const LOCK_TRIES = 300;
 const LOCK_WAIT_MS = 100;
@@ -114,6 +116,7 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     indexCacheBytes,
     dirtyLimit: Math.floor((indexCacheBytes * DIRTY_SHARE) / INDEX_BLOCK_BYTES),
     foldBatch: FOLD_BATCH,
+    absorbFrom: ABSORB_FROM,
     spaceLevels: options.spaceLevels ?? NO_ALARM,
     checkStore: storeCheckInChild(paths.meta, () => store.forgetDeadReaders()),
     backups: {

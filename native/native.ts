@@ -391,6 +391,17 @@ export interface Addon {
     adopted: Uint8Array,
   ): Promise<void>;
   foldLetGo(pool: number, layer: number, spans: number[]): Promise<void>;
+  /**
+   * As foldHold, of all spans of the layer, until foldLetGoAll; null if more than `limit` of its
+   * index blocks are dirty: then nothing is held.
+   */
+  foldHoldAll(pool: number, layer: number, limit: number): Promise<HeldBlocks | null>;
+  /**
+   * In the store, durably, what was dirty of the child is stored and the parent is no more: its
+   * index blocks are the child's.
+   */
+  foldAbsorb(pool: number, parent: number, child: number): Promise<void>;
+  foldLetGoAll(pool: number, layer: number): Promise<void>;
   /** The parent has no index block any more: memory forgets it. */
   foldUnlink(pool: number, parent: number, child: number): Promise<void>;
   /**
@@ -422,6 +433,8 @@ export interface Addon {
     block: Uint8Array | null,
     failed?: boolean,
   ): void;
+  /** In place of an answer: the store has no such layer any more. */
+  indexGone(pool: number, token: number): void;
 }
 
 const require = createRequire(import.meta.url);

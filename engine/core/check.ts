@@ -24,11 +24,11 @@ import {
   getBit,
   setBit,
 } from "../store/codec-bitmaps.js";
-import { decodeIndexBlock, getBlock, isOwned } from "../store/codec-index-block.js";
-import { decodeChildKey, decodeChunkKey, decodeSpanKey } from "../store/codec-keys.js";
+import { decodeIndexBlock, getBlock, type IndexBlock, isOwned } from "../store/codec-index-block.js";
+import { decodeChildKey, decodeChunkKey, decodeSpanKey, spanKey } from "../store/codec-keys.js";
 import type { LayerRecord, LayerState } from "../store/codec-records.js";
 import { entriesOf } from "../store/entries.js";
-import { lineageChanges, listLayers, listReclaim } from "../store/layers.js";
+import { keysOf, lineageChanges, listLayers, listReclaim } from "../store/layers.js";
 import { Lineage, lookupNearest } from "../store/lineage.js";
 import { type Entry, SPACES, type StoreReader } from "../store/store.js";
 import type { CheckReport } from "./api.js";
@@ -90,18 +90,24 @@ function checkTree(store: StoreReader, layers: Map<number, LayerRecord>, problem
   const parents = new Set<number>();
   const { nextLayer } = getIdsRecord(store);
   const keys = new Set<number>();
-  for (const [id, { parent, key }] of layers) {
-    if (id >= nextLayer || key >= nextLayer) {
-      problems.add(`layer ${id} (key ${key}) is not below the next id, ${nextLayer}`);
+  const { merging } = getPoolRecord(store);
+  for (const [id, record] of layers) {
+    const { parent } = record;
+    for (const key of keysOf(record)) {
+      if (id >= nextLayer || key >= nextLayer) {
+        problems.add(`layer ${id} (key ${key}) is not below the next id, ${nextLayer}`);
+      }
+      if (keys.has(key)) problems.add(`the key ${key} of layer ${id} is another layer's too`);
+      keys.add(key);
     }
-    if (keys.has(key)) problems.add(`the key ${key} of layer ${id} is another layer's too`);
-    keys.add(key);
+    if ((record.overlay !== undefined) !== (merging === id)) {
+      problems.add(`layer ${id} has ${record.overlay === undefined ? "no" : "an"} overlay`);
+    }
     if (parent === null) continue;
-    const record = layers.get(parent);
-    if (record === undefined)
-      problems.add(`the parent of layer ${id}, layer ${parent}, is missing`);
-    else if (record.state !== "frozen" && record.state !== "hidden") {
-      problems.add(`the parent of layer ${id}, layer ${parent}, is ${record.state}`);
+    const above = layers.get(parent);
+    if (above === undefined) problems.add(`the parent of layer ${id}, layer ${parent}, is missing`);
+    else if (above.state !== "frozen" && above.state !== "hidden") {
+      problems.add(`the parent of layer ${id}, layer ${parent}, is ${above.state}`);
     }
     expected.add(`${parent}/${id}`);
     parents.add(parent);
@@ -200,14 +206,14 @@ class IndexCheck {
     this.owned = new Uint8Array(Math.floor(this.#dataBlocks / 8) + 1);
     for (const [id, record] of layers) {
       const tally = { id, record, indexBlocks: 0, ownedBlocks: 0, mappedDelta: 0, spanBits: 0 };
-      this.#tallies.set(record.key, tally);
+      for (const key of keysOf(record)) this.#tallies.set(key, tally);
     }
   }
 
   run(): void {
     for (const entry of entriesOf(this.#store, "index")) this.#checkIndexBlock(entry);
     for (const entry of entriesOf(this.#store, "spans")) this.#checkPiece(entry);
-    for (const tally of this.#tallies.values()) this.#checkCounts(tally);
+    for (const tally of new Set(this.#tallies.values())) this.#checkCounts(tally);
   }
 
   #checkIndexBlock({ key, value }: Entry): void {
@@ -219,13 +225,12 @@ class IndexCheck {
       return;
     }
     const { raw, ...header } = decodeIndexBlock(key, value);
-    const { parent } = tally.record;
-    const above = parent === null ? null : lookupNearest(this.#store, this.#lineage, parent, span);
+    const above = this.#above(tally.record, storageKey, span);
     tally.indexBlocks++;
     tally.ownedBlocks += header.owned;
     tally.mappedDelta += header.mapped - header.inherited;
     this.ownedBlocks += header.owned;
-    const inherited = above?.block.mapped ?? 0;
+    const inherited = above?.mapped ?? 0;
     const where = `layer ${tally.id}, span ${span}`;
     if (!this.#lineage.hasSpan(this.#store, storageKey, span)) {
       this.#problems.add(`${where}: the span set does not have the index block`);
@@ -239,10 +244,21 @@ class IndexCheck {
       const block = getBlock(raw, slot);
       if (block === 0) continue;
       if (isOwned(raw, slot)) this.#own(block, `${where}, slot ${slot}`);
-      else if (above === null || getBlock(above.block.raw, slot) !== block) {
+      else if (above === null || getBlock(above.raw, slot) !== block) {
         this.#problems.add(`${where}, slot ${slot}: maps block ${block}, which no ancestor owns`);
       }
     }
+  }
+
+  /** What the index block was copied from: an ancestor's, or what it hides. */
+  #above({ parent, key, overlay }: LayerRecord, at: number, span: number): IndexBlock | null {
+    if (at === overlay && this.#lineage.hasSpan(this.#store, key, span)) {
+      const hidden = spanKey(key, span);
+      const value = this.#store.get("index", hidden);
+      return value === undefined ? null : decodeIndexBlock(hidden, value);
+    }
+    if (parent === null) return null;
+    return lookupNearest(this.#store, this.#lineage, parent, span)?.block ?? null;
   }
 
   #own(block: number, where: string): void {

@@ -122,6 +122,18 @@ export class DataPath {
     return this.#addon.foldLetGo(this.handle, layer, spans);
   }
 
+  foldHoldAll(layer: number, limit: number): Promise<HeldBlocks | null> {
+    return translate(this.#addon.foldHoldAll(this.handle, layer, limit));
+  }
+
+  foldAbsorb(parent: number, child: number): Promise<void> {
+    return this.#addon.foldAbsorb(this.handle, parent, child);
+  }
+
+  foldLetGoAll(layer: number): Promise<void> {
+    return this.#addon.foldLetGoAll(this.handle, layer);
+  }
+
   /**
    * The store has other index blocks of these spans, or none, and no look-up comes to them: memory
    * forgets what it has. The layer is nobody's, and takes no changes.
@@ -147,6 +159,10 @@ export class DataPath {
 
   lend(runs: readonly BlockRun[], exhausted: boolean): void {
     this.#addon.extentsLend(this.handle, flatten(runs), exhausted);
+  }
+
+  goneIndex(token: number): void {
+    this.#addon.indexGone(this.handle, token);
   }
 
   answerIndex(token: number, owner: number, block: Uint8Array | null, failed: boolean): void {

@@ -131,8 +131,8 @@ class Walk {
     this.#ends = ends;
     const base = ends.base?.layer ?? null;
     for (let at: number | null = ends.target.layer; at !== base && at !== null; ) {
-      const { key, parent } = this.#lineage.ancestor(store, at);
-      this.#keys.push(key);
+      const { keys, parent } = this.#lineage.ancestor(store, at);
+      this.#keys.push(...keys);
       at = parent;
     }
   }

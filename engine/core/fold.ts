@@ -24,7 +24,7 @@ import { decodeSpanKey, rangeOf, spanKey } from "../store/codec-keys.js";
 import type { FreeMap } from "../store/free-map.js";
 import { applyToFreeMap } from "../store/free-map-patch.js";
 import { changeIndex } from "../store/index-changes.js";
-import { getLayer, onlyChild, removeFoldedLayer } from "../store/layers.js";
+import { getLayer, keysOf, onlyChild, removeFoldedLayer } from "../store/layers.js";
 import { Lineage } from "../store/lineage.js";
 import type { Store, StoreReader } from "../store/store.js";
 import type { DataPath } from "./data-path.js";
@@ -111,9 +111,28 @@ export function mergeSpan(span: number, parent: Uint8Array, child: Uint8Array | 
   return { span, raw, adopted, freed };
 }
 
+/** These spans of the layer's overlay go into the rest of it, as a parent's into a child. */
+export function mergeHeld(
+  parts: FoldParts,
+  layer: number,
+  spans: number[],
+): Promise<FoldedBatch> {
+  return parts.indexWrites.run(async () => {
+    try {
+      return await foldHeld(parts, null, layer, spans);
+    } catch (error) {
+      if (!isPandoError(error, "ENOSPC")) parts.path.poison("a fold's transaction");
+      throw error;
+    } finally {
+      await parts.path.foldLetGo(layer, spans);
+    }
+  });
+}
+
+/** `parent` null: what the child's overlay hides, in place of a parent's. */
 async function foldHeld(
   parts: FoldParts,
-  parent: number,
+  parent: number | null,
   child: number,
   spans: number[],
 ): Promise<FoldedBatch> {
@@ -126,17 +145,26 @@ async function foldHeld(
   });
   // Nothing of this can change until it is let go: the parent is nobody's, the child is held.
   const merged = spans.map((span) => {
-    const own = dirty.get(span) ?? storedBlock(store, child, span);
-    const above = storedBlock(store, parent, span);
+    const own = dirty.get(span) ?? nearestOf(store, child, span);
+    const { key } = getLayer(store, parent ?? child);
+    const above = storedBlock(store, key, span);
+    if (parent === null && above === null) {
+      assert(own !== null, `layer ${child} has an index block for span ${span}`);
+      return { span, raw: own, adopted: new Uint8Array(MASK_BYTES), freed: [] };
+    }
     assert(above !== null, `layer ${parent} has an index block for span ${span}`);
     return mergeSpan(span, above, own);
   });
   const freed = merged.flatMap((each) => each.freed);
   map.load(freed);
   await store.transact((txn) => {
-    assert(onlyChild(txn, parent) === child, `layer ${child} is the only child of ${parent}`);
+    const only = parent === null || onlyChild(txn, parent) === child;
+    assert(only, `layer ${child} is the only child of ${parent}`);
     changeIndex(txn, new Lineage(), (index) => {
-      for (const { span, raw } of merged) index.fold(parent, child, span, raw);
+      for (const { span, raw } of merged) {
+        if (parent === null) index.merge(child, span, raw);
+        else index.fold(parent, child, span, raw);
+      }
     });
     applyToFreeMap(
       txn,
@@ -148,14 +176,22 @@ async function foldHeld(
     adopted.set(each.adopted, at * MASK_BYTES);
   });
   map.retire(freed);
-  await path.foldApply(parent, child, spans, adopted);
+  await path.foldApply(parent ?? 0, child, spans, adopted);
   // A read of the child may have looked a block up before the child wrote over it.
   path.releaseBlocks(freed);
   return { spans: spans.length, freedBlocks: freed.reduce((sum, { count }) => sum + count, 0) };
 }
 
-function storedBlock(reader: StoreReader, layer: number, span: number): Uint8Array | null {
-  const key = spanKey(getLayer(reader, layer).key, span);
+function nearestOf(reader: StoreReader, layer: number, span: number): Uint8Array | null {
+  for (const key of keysOf(getLayer(reader, layer))) {
+    const raw = storedBlock(reader, key, span);
+    if (raw !== null) return raw;
+  }
+  return null;
+}
+
+function storedBlock(reader: StoreReader, storageKey: number, span: number): Uint8Array | null {
+  const key = spanKey(storageKey, span);
   const value = reader.get("index", key);
   return value === undefined ? null : decodeIndexBlock(key, value).raw;
 }

@@ -95,6 +95,8 @@ export interface PoolParts {
   dirtyLimit: number;
   /** Index blocks that a fold changes in one transaction; hosts' writes to them wait for it. */
   foldBatch: number;
+  /** Index blocks that a hidden layer has at least for its child to absorb it. */
+  absorbFrom: number;
   /** Percent of the pool used at which each level above 0 begins. */
   spaceLevels: readonly number[];
   /** In this process if it is not given. */
@@ -172,6 +174,7 @@ export class Pool implements PoolService {
       checkpointer: this.#checkpointer,
       pace: new Pace(parts.clock, this.#path),
       foldBatch: parts.foldBatch,
+      absorbFrom: parts.absorbFrom,
       log: parts.log,
       spaceWanted: () => this.#space.exhausted,
       inUse: (layer) => volumes.isLive(layer),
@@ -612,7 +615,7 @@ export class Pool implements PoolService {
   #answerIndex(token: number, layer: number, span: number): void {
     if (findLayer(this.#store, layer) === undefined) {
       // It was folded away: the look-up begins again.
-      this.#path.answerIndex(token, 0, null, true);
+      this.#path.goneIndex(token);
       return;
     }
     try {

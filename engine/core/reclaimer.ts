@@ -21,6 +21,7 @@ import { applyToFreeMap } from "../store/free-map-patch.js";
 import { changeIndex } from "../store/index-changes.js";
 import { findLayer, getLayer, listReclaim, onlyChild, removeLayer } from "../store/layers.js";
 import { Lineage } from "../store/lineage.js";
+import { absorb, isCheaperAbsorbed, mergeBatch, mergingLayer } from "./absorb.js";
 import type { Checkpointer } from "./checkpointer.js";
 import { type FoldParts, finishFold, foldableInto, foldBatch } from "./fold.js";
 import { Mutex } from "./mutex.js";
@@ -43,6 +44,8 @@ export interface ReclaimerParts extends FoldParts {
   pace: Pace;
   /** Index blocks that a fold changes in one transaction; hosts' writes to them wait for it. */
   foldBatch: number;
+  /** Index blocks that a hidden layer has at least for its child to absorb it. */
+  absorbFrom: number;
   log: Log;
   /** Writes fail for want of space. */
   spaceWanted: () => boolean;
@@ -147,6 +150,8 @@ export class Reclaimer {
     return this.#mutex.run(async () => {
       await this.#parts.pace.begin();
       for (;;) {
+        // Nothing else is folded, swept or reclaimed as long as there is an overlay.
+        if (!(await this.#merge())) return;
         const job = this.#stopped ? null : this.#next();
         if (job === null) return;
         job.waiting.spansLeft = this.#recount(job);
@@ -251,10 +256,31 @@ export class Reclaimer {
     this.#progress.blocksFreed += freedBlocks;
   }
 
+  /** False: it was stopped before the overlay was merged. */
+  async #merge(): Promise<boolean> {
+    for (let layer = mergingLayer(this.#parts.store); layer !== null; ) {
+      const done = await mergeBatch(this.#parts, layer, this.#parts.foldBatch);
+      if (done === null) return true;
+      this.#progress.spansFolded += done.spans;
+      this.#progress.blocksFreed += done.freedBlocks;
+      await this.#parts.pace.rest();
+      if (this.#stopped) return false;
+    }
+    return true;
+  }
+
   async #fold(job: Job, child: number): Promise<void> {
     const { layer } = job;
     // A volume that nobody has opened yet would be opened as one that the store knows nothing of.
     this.#parts.gotIndexBlocks(child);
+    const { store, absorbFrom } = this.#parts;
+    if (isCheaperAbsorbed(store, layer, child, absorbFrom) && (await absorb(this.#parts, layer, child))) {
+      this.#progress.spansWaiting -= job.waiting.spansLeft;
+      this.#hidden.delete(layer);
+      this.#byAge = null;
+      this.#progress.layersFolded++;
+      return;
+    }
     for (;;) {
       const done = await foldBatch(this.#parts, layer, child, this.#parts.foldBatch);
       if (done === null) break;

@@ -73,7 +73,8 @@ export function familyOf(
     const { key, indexBlocks } = record;
     const hidden = record.state === "hidden";
     const member: Family = { id, key, hidden, indexBlocks, children: [] };
-    if (++state.members > MAX_FAMILY) return null;
+    // What is in an overlay is merged before.
+    if (++state.members > MAX_FAMILY || record.overlay !== undefined) return null;
     if (id !== layer) {
       state.indexBlocks += indexBlocks;
       state.ownedBlocks += record.ownedBlocks;

@@ -12,6 +12,11 @@ export interface PoolRecord {
   blockSize: number;
   dataBlocks: number;
   journalBlocks: number;
+  /**
+   * The layer whose overlay is being merged; absent: none. A version that does not know overlays
+   * refuses the pool by it.
+   */
+  merging?: number;
 }
 
 /** What the pool is about to become. */
@@ -48,6 +53,11 @@ export interface LayerRecord {
   state: LayerState;
   /** The storage key of its index blocks. */
   key: number;
+  /**
+   * Another one, whose index blocks hide those of the same span under `key`; absent: none. Those
+   * under `key` were a parent's that it has absorbed, and what they own is its own.
+   */
+  overlay?: number;
   indexBlocks: number;
   ownedBlocks: number;
   /**
@@ -158,6 +168,7 @@ export const poolRecord = codec<PoolRecord>({
   blockSize: positive,
   dataBlocks: positive,
   journalBlocks: positive,
+  merging: optional(positive),
 });
 export const growRecord = codec<GrowRecord>({ generation: positive, dataBlocks: positive });
 export const journalRecord = codec<JournalRecord>({ epoch: count, tail: count });
@@ -168,6 +179,7 @@ export const layerRecord = codec<LayerRecord>({
   parent: orNull(positive),
   state,
   key: positive,
+  overlay: optional(positive),
   indexBlocks: count,
   ownedBlocks: count,
   mappedDelta: integer,

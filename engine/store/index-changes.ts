@@ -36,6 +36,11 @@ export interface IndexChanges {
    */
   fold(parent: number, child: number, span: number, raw: Uint8Array): void;
   /**
+   * What the layer's overlay has of the span goes under its other key, put together with what is
+   * there, with this content.
+   */
+  merge(layer: number, span: number, raw: Uint8Array): void;
+  /**
    * The layer's index block of the span becomes this, or goes: what is not in it any more is mapped
    * by none of the index blocks that were copied from it, those of the layers `below`. Gives how
    * much the `mappedDelta` of these has risen by it.
@@ -75,63 +80,51 @@ class PendingChanges implements IndexChanges {
 
   put(layer: number, span: number, raw: Uint8Array): void {
     const record = this.#record(layer);
-    const key = spanKey(record.key, span);
-    const old = this.#header(layer, record, key, span);
+    const { overlay } = record;
+    const hides = overlay !== undefined && this.#lineage.hasSpan(this.#txn, overlay, span);
+    const at = hides ? overlay : record.key;
+    const old = this.#header(layer, at, span);
     const inherited = old?.inherited ?? this.#inheritedBy(record, span);
-    const { value, header } = encodeIndexBlock(key, raw, inherited);
-    this.#txn.put("index", key, value);
-    count(record, header, 1);
-    if (old !== null) count(record, old, -1);
-    else this.#mark(record.key, span, true);
+    this.#replace(record, at, span, { raw, inherited, old });
   }
 
   fold(parent: number, child: number, span: number, raw: Uint8Array): void {
     const { parent: above } = this.#record(child);
     assert(above === parent, `layer ${child} is on layer ${above}, not on ${parent}`);
     const from = this.#record(parent);
-    const folded = this.#header(parent, from, spanKey(from.key, span), span);
-    assert(folded !== null, `layer ${parent} has an index block for span ${span}`);
     const record = this.#record(child);
-    const key = spanKey(record.key, span);
-    const old = this.#header(child, record, key, span);
-    const { value, header } = encodeIndexBlock(key, raw, folded.inherited);
-    this.#txn.put("index", key, value);
-    count(record, header, 1);
-    if (old !== null) count(record, old, -1);
-    else this.#mark(record.key, span, true);
-    this.#txn.remove("index", spanKey(from.key, span));
-    count(from, folded, -1);
-    this.#mark(from.key, span, false);
+    requireOneKey(from, record);
+    const { inherited } = this.#take(parent, from, from.key, span);
+    const old = this.#header(child, record.key, span);
+    this.#replace(record, record.key, span, { raw, inherited, old });
+  }
+
+  merge(layer: number, span: number, raw: Uint8Array): void {
+    const record = this.#record(layer);
+    assert(record.overlay !== undefined, `layer ${layer} has an overlay`);
+    const hiding = this.#take(layer, record, record.overlay, span);
+    const old = this.#header(layer, record.key, span);
+    const { inherited } = old ?? hiding;
+    this.#replace(record, record.key, span, { raw, inherited, old });
   }
 
   sweep(layer: number, below: readonly number[], span: number, raw: Uint8Array | null): number {
     const record = this.#record(layer);
-    const key = spanKey(record.key, span);
-    const old = this.#header(layer, record, key, span);
+    requireOneKey(record);
+    const old = this.#header(layer, record.key, span);
     assert(old !== null, `layer ${layer} has an index block for span ${span}`);
-    count(record, old, -1);
     let inherited = old.inherited;
-    if (raw === null) {
-      this.#txn.remove("index", key);
-      this.#mark(record.key, span, false);
-    } else {
-      const { value, header } = encodeIndexBlock(key, raw, old.inherited);
-      this.#txn.put("index", key, value);
-      count(record, header, 1);
-      inherited = header.mapped;
-    }
+    if (raw === null) this.#take(layer, record, record.key, span);
+    else inherited = this.#replace(record, record.key, span, { raw, inherited, old }).mapped;
     for (const each of below) this.#inherit(each, span, { from: old.mapped, to: inherited });
     return below.length * (old.mapped - inherited);
   }
 
   remove(layer: number, span: number): boolean {
     const record = this.#record(layer);
-    const key = spanKey(record.key, span);
-    const old = this.#header(layer, record, key, span);
-    if (old === null) return false;
-    this.#txn.remove("index", key);
-    count(record, old, -1);
-    this.#mark(record.key, span, false);
+    requireOneKey(record);
+    if (this.#header(layer, record.key, span) === null) return false;
+    this.#take(layer, record, record.key, span);
     return true;
   }
 
@@ -156,14 +149,36 @@ class PendingChanges implements IndexChanges {
     return record;
   }
 
-  #header(
-    layer: number,
+  /** Puts an index block in the place of the one that is there, if there is one. */
+  #replace(
     record: LayerRecord,
-    key: Uint8Array,
+    storageKey: number,
     span: number,
-  ): IndexBlockHeader | null {
+    { raw, inherited, old }: { raw: Uint8Array; inherited: number; old: IndexBlockHeader | null },
+  ): IndexBlockHeader {
+    const key = spanKey(storageKey, span);
+    const { value, header } = encodeIndexBlock(key, raw, inherited);
+    this.#txn.put("index", key, value);
+    count(record, header, 1);
+    if (old !== null) count(record, old, -1);
+    else this.#mark(storageKey, span, true);
+    return header;
+  }
+
+  /** Removes the index block, which must be there. */
+  #take(layer: number, record: LayerRecord, storageKey: number, span: number): IndexBlockHeader {
+    const old = this.#header(layer, storageKey, span);
+    assert(old !== null, `layer ${layer} has an index block for span ${span}`);
+    this.#txn.remove("index", spanKey(storageKey, span));
+    count(record, old, -1);
+    this.#mark(storageKey, span, false);
+    return old;
+  }
+
+  #header(layer: number, storageKey: number, span: number): IndexBlockHeader | null {
+    const key = spanKey(storageKey, span);
     const value = this.#txn.get("index", key);
-    if (this.#lineage.hasSpan(this.#txn, record.key, span) !== (value !== undefined)) {
+    if (this.#lineage.hasSpan(this.#txn, storageKey, span) !== (value !== undefined)) {
       throw new PandoError(
         "ECORRUPT",
         `store: layer ${layer}: the span set and the index disagree about span ${span}`,
@@ -205,6 +220,14 @@ class PendingChanges implements IndexChanges {
     if (isEmpty(bits)) this.#txn.remove("spans", at);
     else this.#txn.put("spans", at, encodeBitmap(at, bits));
   }
+}
+
+/** What is changed otherwise than by put() and merge() has been merged before. */
+function requireOneKey(...records: LayerRecord[]): void {
+  assert(
+    records.every(({ overlay }) => overlay === undefined),
+    "no layer is folded, swept or reclaimed as long as it has an overlay",
+  );
 }
 
 function count(record: LayerRecord, header: IndexBlockHeader, sign: 1 | -1): void {

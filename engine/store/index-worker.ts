@@ -17,7 +17,7 @@ const answers = new IndexAnswers(new LmdbReader(environment));
 native.indexServe(poolId, (requests) =>
   answers.answerAll(requests, {
     answer: (token, owner, block) => native.indexAnswer(poolId, token, owner, block),
-    gone: (token) => native.indexAnswer(poolId, token, 0, null, true),
+    gone: (token) => native.indexGone(poolId, token),
     fail: (token, error) => {
       native.indexAnswer(poolId, token, 0, null, true);
       post({ kind: "failed", message: error instanceof Error ? error.message : String(error) });

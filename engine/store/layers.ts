@@ -56,9 +56,14 @@ export function listLayers(reader: StoreReader): LayerEntry[] {
 export function putLayer(txn: StoreTransaction, id: number, record: LayerRecord): void {
   const key = layerKey(id);
   const old = findLayer(txn, id);
-  const moved = old !== undefined && (old.parent !== record.parent || old.key !== record.key);
-  if (moved) countLineageChange(txn);
+  const places = ({ parent, key, overlay }: LayerRecord): string => `${parent} ${key} ${overlay}`;
+  if (old !== undefined && places(old) !== places(record)) countLineageChange(txn);
   txn.put("layers", key, layerRecord.encode(key, record));
+}
+
+/** Where its index blocks are: those under the first key hide those under the second. */
+export function keysOf({ key, overlay }: LayerRecord): number[] {
+  return overlay === undefined ? [key] : [overlay, key];
 }
 
 /** Up to `limit` of them, if it is given. */
@@ -149,15 +154,57 @@ export function removeFoldedLayer(txn: StoreTransaction, id: number, child: numb
   assert(onlyChild(txn, id) === child, `layer ${id} is hidden, and layer ${child} its only child`);
   assertEmpty(txn, id, record);
   assert(record.mappedDelta === 0, `layer ${id} still adds to what its child sees`);
+  removeBetween(txn, id, record, child);
+  putLayer(txn, child, { ...getLayer(txn, child), parent: record.parent });
+}
+
+/** The layer goes from between its child, whose record is the caller's, and its parent. */
+function removeBetween(
+  txn: StoreTransaction,
+  id: number,
+  { parent }: LayerRecord,
+  child: number,
+): void {
   txn.remove("layers", layerKey(id));
   txn.remove("reclaim", layerKey(id));
   txn.remove("children", childKey(id, child));
-  const { parent } = record;
-  if (parent !== null) {
-    assert(txn.remove("children", childKey(parent, id)), `layer ${id} was its parent's child`);
-    txn.put("children", childKey(parent, child), EMPTY);
-  }
-  putLayer(txn, child, { ...getLayer(txn, child), parent });
+  if (parent === null) return;
+  assert(txn.remove("children", childKey(parent, id)), `layer ${id} was its parent's child`);
+  txn.put("children", childKey(parent, child), EMPTY);
+}
+
+/**
+ * The other way round: the child takes the parent's storage key and what is under it, with all that
+ * the parent owns, and keeps its own as its overlay, if it has anything there. Every index block of
+ * the child must be in the store. Gives whether there is something to be merged.
+ */
+export function absorbParent(txn: StoreTransaction, id: number, child: number): boolean {
+  const record = getLayer(txn, id);
+  const own = getLayer(txn, child);
+  assert(onlyChild(txn, id) === child, `layer ${id} is hidden, and layer ${child} its only child`);
+  assert(record.overlay === undefined && own.overlay === undefined, "one overlay at a time");
+  removeBetween(txn, id, record, child);
+  const absorbed: LayerRecord = {
+    ...own,
+    parent: record.parent,
+    key: record.key,
+    indexBlocks: own.indexBlocks + record.indexBlocks,
+    ownedBlocks: own.ownedBlocks + record.ownedBlocks,
+    mappedDelta: own.mappedDelta + record.mappedDelta,
+  };
+  const merges = own.indexBlocks > 0;
+  if (merges) absorbed.overlay = own.key;
+  else assertNothingUnder(txn, child, own.key);
+  putLayer(txn, child, absorbed);
+  return merges;
+}
+
+/** Nothing is left in the layer's overlay, which is verified: it has one storage key again. */
+export function removeOverlay(txn: StoreTransaction, id: number): void {
+  const { overlay, ...record } = getLayer(txn, id);
+  assert(overlay !== undefined, `layer ${id} has an overlay`);
+  assertNothingUnder(txn, id, overlay);
+  putLayer(txn, id, record);
 }
 
 /** Hidden and dead layers, with the time of their deletion. */
@@ -211,7 +258,11 @@ export function mappedBlocks(
   return total;
 }
 
-function assertEmpty(reader: StoreReader, id: number, { key }: LayerRecord): void {
+function assertEmpty(reader: StoreReader, id: number, record: LayerRecord): void {
+  for (const key of keysOf(record)) assertNothingUnder(reader, id, key);
+}
+
+function assertNothingUnder(reader: StoreReader, id: number, key: number): void {
   const left = { ...rangeOf(key), limit: 1 };
   const none = reader.range("index", left).length + reader.range("spans", left).length === 0;
   assert(none, `layer ${id} still has index blocks`);

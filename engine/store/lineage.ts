@@ -1,7 +1,7 @@
 // Looking up index blocks: the nearest layer, from a given one towards the root, that has an index
 // block for the span.
 // Walking up reads memory: Lineage keeps the parents and the span sets it has seen, a piece of
-// 4,096 spans at a time.
+// 4,096 spans at a time. A layer has two storage keys as long as it has an overlay.
 //
 // Lineage is a cache and is as old as the reads that filled it. Whoever uses it answers for that: a
 // transaction that changes the index goes through index-changes.ts, which keeps it in step; a
@@ -18,13 +18,13 @@ import {
   type IndexBlockHeader,
 } from "./codec-index-block.js";
 import { spanKey } from "./codec-keys.js";
-import { getLayer } from "./layers.js";
+import { getLayer, keysOf } from "./layers.js";
 import type { StoreReader } from "./store.js";
 
 export interface Ancestor {
   parent: number | null;
-  /** Storage key. */
-  key: number;
+  /** Storage keys of its index blocks: what is under the first hides what is under the second. */
+  keys: number[];
 }
 
 export interface Nearest {
@@ -46,13 +46,14 @@ export class Lineage {
   ancestor(reader: StoreReader, layer: number): Ancestor {
     const known = this.#layers.get(layer);
     if (known !== undefined) return known;
-    const { parent, key } = getLayer(reader, layer);
+    const record = getLayer(reader, layer);
+    const { parent } = record;
     if (parent !== null && parent >= layer) {
       throw new PandoError("ECORRUPT", `store: layer ${layer} has layer ${parent} as its parent`, {
         layer,
       });
     }
-    const ancestor = { parent, key };
+    const ancestor = { parent, keys: keysOf(record) };
     this.#layers.set(layer, ancestor);
     return ancestor;
   }
@@ -124,15 +125,16 @@ function findNearest(
 ): { owner: number; key: Uint8Array; value: Uint8Array } | null {
   assert(Number.isInteger(span) && span >= 0 && span < 2 ** 32, `${span} is not a span`);
   for (let owner: number | null = layer; owner !== null; ) {
-    const ancestor: Ancestor = lineage.ancestor(reader, owner);
-    if (lineage.hasSpan(reader, ancestor.key, span)) {
-      const key = spanKey(ancestor.key, span);
+    const { keys, parent }: Ancestor = lineage.ancestor(reader, owner);
+    const found = keys.find((key) => lineage.hasSpan(reader, key, span));
+    if (found !== undefined) {
+      const key = spanKey(found, span);
       const value = reader.get("index", key);
       // Never a hole: within one state of the store, the span set and the index agree.
       if (value === undefined) throw missing(owner, span);
       return { owner, key, value };
     }
-    owner = ancestor.parent;
+    owner = parent;
   }
   return null;
 }

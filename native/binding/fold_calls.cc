@@ -25,6 +25,22 @@ std::vector<uint32_t> spans_arg(Args& args, const Napi::Value& value) {
   return spans;
 }
 
+/// The copies as HeldBlocks of native.ts.
+Napi::Value held_blocks(Napi::Env env, const std::vector<DirtyCopy>& copies) {
+  const auto count = static_cast<uint32_t>(copies.size());
+  Napi::Array spans = Napi::Array::New(env, count);
+  Napi::Uint8Array blocks = Napi::Uint8Array::New(env, size_t{count} * kIndexBlockBytes);
+  for (uint32_t i = 0; i < count; ++i) {
+    spans.Set(i, copies[i].span);
+    std::memcpy(blocks.Data() + size_t{i} * kIndexBlockBytes, copies[i].bytes.data(),
+                kIndexBlockBytes);
+  }
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("spans", spans);
+  result.Set("blocks", blocks);
+  return result;
+}
+
 /// foldHold(pool, layer, spans): Promise<{spans: number[], blocks: Uint8Array}>, the dirty ones
 Napi::Value FoldHold(const Napi::CallbackInfo& info) {
   Args args(info, "foldHold");
@@ -35,22 +51,55 @@ Napi::Value FoldHold(const Napi::CallbackInfo& info) {
   return make_promise(args.env(), engine, [=](const Settle& settle) {
     engine->pool().fold_hold(layer, held, [settle](int error, std::vector<DirtyCopy> taken) {
       auto copies = std::make_shared<std::vector<DirtyCopy>>(std::move(taken));
-      settle(error, "commit the journal", [copies](Napi::Env env) -> Napi::Value {
-        const auto count = static_cast<uint32_t>(copies->size());
-        Napi::Array spans = Napi::Array::New(env, count);
-        Napi::Uint8Array blocks = Napi::Uint8Array::New(env, size_t{count} * kIndexBlockBytes);
-        for (uint32_t i = 0; i < count; ++i) {
-          const DirtyCopy& copy = (*copies)[i];
-          spans.Set(i, copy.span);
-          std::memcpy(blocks.Data() + size_t{i} * kIndexBlockBytes, copy.bytes.data(),
-                      kIndexBlockBytes);
-        }
-        Napi::Object result = Napi::Object::New(env);
-        result.Set("spans", spans);
-        result.Set("blocks", blocks);
-        return result;
-      });
+      settle(error, "commit the journal",
+             [copies](Napi::Env env) { return held_blocks(env, *copies); });
     });
+  });
+}
+
+/// foldHoldAll(pool, layer, limit): Promise<HeldBlocks | null>, null: nothing is held
+Napi::Value FoldHoldAll(const Napi::CallbackInfo& info) {
+  Args args(info, "foldHoldAll");
+  const auto engine = engine_arg(args);
+  const uint64_t layer = args.number(1, "layer");
+  const uint64_t limit = args.number(2, "limit");
+  if (!args.ok()) return undefined(args);
+  return make_promise(args.env(), engine, [=](const Settle& settle) {
+    engine->pool().fold_hold_all(
+        layer, limit, [settle](int error, std::vector<DirtyCopy>* taken) {
+          auto copies = std::make_shared<std::vector<DirtyCopy>>();
+          const bool held = taken != nullptr;
+          if (held) *copies = std::move(*taken);
+          settle(error, "commit the journal", [copies, held](Napi::Env env) -> Napi::Value {
+            if (!held) return env.Null();
+            return held_blocks(env, *copies);
+          });
+        });
+  });
+}
+
+/// foldAbsorb(pool, parent, child): Promise
+Napi::Value FoldAbsorb(const Napi::CallbackInfo& info) {
+  Args args(info, "foldAbsorb");
+  const auto engine = engine_arg(args);
+  const uint64_t parent = args.number(1, "parent");
+  const uint64_t child = args.number(2, "child");
+  if (!args.ok()) return undefined(args);
+  return make_promise(args.env(), engine, [=](const Settle& settle) {
+    engine->pool().fold_absorb(parent, child);
+    settle(0, "", nullptr);
+  });
+}
+
+/// foldLetGoAll(pool, layer): Promise
+Napi::Value FoldLetGoAll(const Napi::CallbackInfo& info) {
+  Args args(info, "foldLetGoAll");
+  const auto engine = engine_arg(args);
+  const uint64_t layer = args.number(1, "layer");
+  if (!args.ok()) return undefined(args);
+  return make_promise(args.env(), engine, [=](const Settle& settle) {
+    engine->pool().fold_let_go_all(layer);
+    settle(0, "", nullptr);
   });
 }
 
@@ -117,6 +166,9 @@ Napi::Value BlocksRelease(const Napi::CallbackInfo& info) {
 
 void register_fold_calls(Napi::Env env, Napi::Object exports) {
   exports.Set("foldHold", Napi::Function::New(env, FoldHold));
+  exports.Set("foldHoldAll", Napi::Function::New(env, FoldHoldAll));
+  exports.Set("foldAbsorb", Napi::Function::New(env, FoldAbsorb));
+  exports.Set("foldLetGoAll", Napi::Function::New(env, FoldLetGoAll));
   exports.Set("foldApply", Napi::Function::New(env, FoldApply));
   exports.Set("foldLetGo", Napi::Function::New(env, FoldLetGo));
   exports.Set("foldUnlink", Napi::Function::New(env, FoldUnlink));

@@ -334,6 +334,16 @@ Napi::Value IndexAnswer(const Napi::CallbackInfo& info) {
   return undefined(args);
 }
 
+/// indexGone(pool, token)
+Napi::Value IndexGone(const Napi::CallbackInfo& info) {
+  Args args(info, "indexGone");
+  const auto engine = engine_arg(args);
+  const uint64_t token = args.number(1, "token");
+  if (!args.ok()) return undefined(args);
+  engine->on_reactor([engine, token] { engine->pool().index_gone(token); });
+  return undefined(args);
+}
+
 /// One request from JavaScript, with everything that it needs to live.
 struct JsIo : std::enable_shared_from_this<JsIo> {
   BlockIo io;
@@ -577,6 +587,7 @@ void register_pool_calls(Napi::Env env, Napi::Object exports) {
   exports.Set("checkpointEnd", Napi::Function::New(env, CheckpointEnd));
   exports.Set("extentsLend", Napi::Function::New(env, ExtentsLend));
   exports.Set("indexServe", Napi::Function::New(env, IndexServe));
+  exports.Set("indexGone", Napi::Function::New(env, IndexGone));
   exports.Set("indexAnswer", Napi::Function::New(env, IndexAnswer));
 }
 

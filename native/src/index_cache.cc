@@ -145,8 +145,7 @@ void IndexCache::ask(Question question) {
   ask_(token, layer, span);
 }
 
-void IndexCache::answer(uint64_t token, uint64_t owner, std::shared_ptr<IndexBlock> block,
-                        bool failed) {
+IndexCache::Question IndexCache::take_question(uint64_t token) {
   const auto found = questions_.find(token);
   PANDO_ASSERT(found != questions_.end());
   Question question = std::move(found->second);
@@ -154,7 +153,33 @@ void IndexCache::answer(uint64_t token, uint64_t owner, std::shared_ptr<IndexBlo
   auto tokens = asked_.find(question.layer);
   tokens->second.erase(question.span);
   if (tokens->second.empty()) asked_.erase(tokens);
+  return question;
+}
 
+void IndexCache::ask_again_all() {
+  for (auto& [token, question] : questions_) question.stale = true;
+}
+
+void IndexCache::gone(uint64_t token) {
+  Question question = take_question(token);
+  LayerState* layer = find_layer(question.layer);
+  if (layer != nullptr) {
+    PANDO_ASSERT(layer->users == 0 && layer->dirty_count == 0);
+    // An answer from before that tells of this layer would not be known as the child's.
+    ask_again_all();
+    for (const auto& [id, child] : layers_) {
+      if (child->parent() != layer) continue;
+      child->got_index_blocks();
+      unlink(layer->id(), id);
+      break;
+    }
+  }
+  for (Wake& wake : question.waiting) wake(false);
+}
+
+void IndexCache::answer(uint64_t token, uint64_t owner, std::shared_ptr<IndexBlock> block,
+                        bool failed) {
+  Question question = take_question(token);
   LayerState* layer = find_layer(question.layer);
   if (question.stale) {
     // A nearer layer may have it by now: the look-up begins again, at the live layer.
@@ -275,6 +300,41 @@ void IndexCache::adopt(uint64_t parent_id, uint64_t child_id, uint32_t span,
   child->mapped_delta -= mapped - entry->stored_mapped;
   entry->stored_owned = owned;
   entry->stored_mapped = mapped;
+}
+
+std::vector<IndexEntry*> IndexCache::dirty_of(uint64_t layer) {
+  std::vector<IndexEntry*> entries;
+  for (IndexEntry* entry : dirty_) {
+    if (entry->layer->id() == layer) entries.push_back(entry);
+  }
+  return entries;
+}
+
+void IndexCache::absorb(uint64_t parent_id, uint64_t child_id) {
+  ask_again_all();
+  LayerState* child = find_layer(child_id);
+  if (child == nullptr) return;
+  child->got_index_blocks();
+  for (auto at = child->entries.begin(); at != child->entries.end();) {
+    IndexEntry* entry = at->second.get();
+    if (entry->dirty) {
+      // The store has, and counts, exactly this block now.
+      const int32_t owned = entry->block->owned();
+      const int32_t mapped = entry->block->mapped() - entry->block->inherited();
+      child->owned_delta -= owned - entry->stored_owned;
+      child->mapped_delta -= mapped - entry->stored_mapped;
+      entry->stored_owned = owned;
+      entry->stored_mapped = mapped;
+      ++at;
+    } else if (entry->block->layer() == child_id) {
+      ++at;
+    } else {
+      // An ancestor's: which of its blocks are the child's own now, only the store can say.
+      clean_.erase(entry->place);
+      at = child->entries.erase(at);
+    }
+  }
+  unlink(parent_id, child_id);
 }
 
 void IndexCache::unlink(uint64_t parent_id, uint64_t child_id) {

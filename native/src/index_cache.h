@@ -50,6 +50,11 @@ class LayerState {
   LayerState* parent() const { return parent_; }
   /// The one before was folded into this layer.
   void set_parent(LayerState* parent) { parent_ = parent; }
+  /// LMDB has index blocks of the layer that were not made here.
+  void got_index_blocks() {
+    born_here_ = false;
+    stored_.clear();
+  }
   /// True if LMDB has, or may have, an index block of this layer for `span`.
   bool may_be_stored(uint32_t span) const {
     if (!born_here_) return true;
@@ -108,6 +113,9 @@ class IndexCache {
   /// Says that record `ordinal` changed `entry`, which had these counts before.
   void changed(IndexEntry* entry, uint16_t owned_before, uint16_t mapped_before, uint64_t ordinal);
 
+  /// The index service's other reply: the store has no such layer any more, what it had is its
+  /// child's. Memory's line goes past it, and the look-up begins again.
+  void gone(uint64_t token);
   /// The index service's reply. `owner` 0: there is no index block from `layer` to the root.
   void answer(uint64_t token, uint64_t owner, std::shared_ptr<IndexBlock> block, bool failed);
 
@@ -119,6 +127,11 @@ class IndexCache {
   /// The store has the two layers' index blocks of `span` as one, the child's: `adopted` are the
   /// slots that have become its own.
   void adopt(uint64_t parent, uint64_t child, uint32_t span, const SlotMask& adopted);
+  /// In the store the parent's index blocks are the child's, as far as it had none of its own, and
+  /// what was dirty of the child is stored: nothing else of the child in memory is to be relied on.
+  void absorb(uint64_t parent, uint64_t child);
+  /// The dirty entries of the layer.
+  std::vector<IndexEntry*> dirty_of(uint64_t layer);
   /// The parent has no index block any more: the child goes on above the parent's own parent.
   void unlink(uint64_t parent, uint64_t child);
 
@@ -167,6 +180,9 @@ class IndexCache {
   void forget_clean(LayerState* layer, uint32_t span);
   void evict();
   void maybe_drop(LayerState* layer);
+  /// Answers that are under way do not count.
+  void ask_again_all();
+  Question take_question(uint64_t token);
   void ask(Question question);
 
   size_t limit_entries_;

@@ -179,6 +179,30 @@ void Pool::fold_let_go(uint64_t layer, const std::vector<uint32_t>& spans) {
   }
 }
 
+void Pool::fold_hold_all(uint64_t layer, size_t limit,
+                         std::function<void(int error, std::vector<DirtyCopy>* copies)> done) {
+  const std::vector<IndexEntry*> entries = index_.dirty_of(layer);
+  if (entries.size() > limit) {
+    done(0, nullptr);
+    return;
+  }
+  holds_.hold_all(layer);
+  std::vector<DirtyCopy> copies;
+  uint64_t ordinal = 0;
+  for (const IndexEntry* entry : entries) {
+    ordinal = std::max(ordinal, entry->last_ordinal);
+    copies.push_back(IndexCache::copy_of(*entry));
+  }
+  hand_over(std::move(copies), ordinal,
+            [done = std::move(done)](int error, std::vector<DirtyCopy> taken) {
+              done(error, &taken);
+            });
+}
+
+void Pool::fold_let_go_all(uint64_t layer) {
+  for (const SpanHolds::Retry& retry : holds_.release_all(layer)) retry();
+}
+
 void Pool::release_blocks(const std::vector<BlockRun>& runs) {
   for (const BlockRun& run : runs) releases_.add_durable(run);
   publish_released();

@@ -146,6 +146,14 @@ class Pool {
                   const std::vector<SlotMask>& adopted);
   /// What was held goes on.
   void fold_let_go(uint64_t layer, const std::vector<uint32_t>& spans);
+  /// As fold_hold, of all spans of the layer; null if more than `limit` of its index blocks are
+  /// dirty: then nothing is held.
+  void fold_hold_all(uint64_t layer, size_t limit,
+                     std::function<void(int error, std::vector<DirtyCopy>* copies)> done);
+  /// In the store, durably, what was dirty of the child is stored and the parent's index blocks are
+  /// its own.
+  void fold_absorb(uint64_t parent, uint64_t child) { index_.absorb(parent, child); }
+  void fold_let_go_all(uint64_t layer);
   /// The parent has no index block any more; nobody looks for one there from now on.
   void fold_unlink(uint64_t parent, uint64_t child) { index_.unlink(parent, child); }
   /// The release of these blocks is durable already: they are told as freed when all device I/O
@@ -154,6 +162,7 @@ class Pool {
 
   /// `exhausted`: there are no more; writes that need one fail until some are lent.
   void lend(const std::vector<BlockRun>& runs, bool exhausted);
+  void index_gone(uint64_t token) { index_.gone(token); }
   void index_answer(uint64_t token, uint64_t owner, const std::byte* bytes, bool failed);
 
   const PoolOptions& options() const { return options_; }

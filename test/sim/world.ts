@@ -31,6 +31,8 @@ export interface WorldOptions {
   atomicUnit?: 512 | 4096;
   indexCacheBytes?: number;
   dirtyLimit?: number;
+  /** Index blocks that a hidden layer has at least for its child to absorb it. */
+  absorbFrom?: number;
   /** Of the first journal block: how far from the ring's end the journal begins. */
   firstSequence?: number;
 }
@@ -55,8 +57,11 @@ export interface Choice {
  */
 export type CheckpointPhase = "none" | "begin" | "batches" | "last";
 
-/** What a fold is doing with a batch of spans: getting them, or putting them in the store. */
-export type FoldPhase = "none" | "hold" | "transaction";
+/**
+ * What a fold is doing with a batch of spans: getting them, or putting them in the store; "absorb":
+ * with all of them, the other way round.
+ */
+export type FoldPhase = "none" | "hold" | "transaction" | "absorb";
 
 /** What a snapshot is doing; "store": its volume is frozen, its transaction not yet durable. */
 export type FreezePhase = "none" | "freeze" | "store";
@@ -254,6 +259,7 @@ export class World {
       indexCacheBytes: this.#options.indexCacheBytes ?? 1024 * 1024,
       dirtyLimit: this.#options.dirtyLimit ?? 1000,
       foldBatch: 2,
+      absorbFrom: this.#options.absorbFrom ?? 1000,
       spaceLevels: [80, 90, 95],
       backups: {
         store: async function* (fixed): AsyncGenerator<Uint8Array> {
@@ -451,6 +457,16 @@ export class World {
       this.foldPhase = "transaction";
       return held;
     },
+    foldHoldAll: async (pool, layer, limit) => {
+      this.foldPhase = "hold";
+      const held = await native.foldHoldAll(pool, layer, limit);
+      this.foldPhase = held === null ? "none" : "absorb";
+      return held;
+    },
+    foldLetGoAll: (pool, layer) => {
+      this.foldPhase = "none";
+      return native.foldLetGoAll(pool, layer);
+    },
     foldLetGo: (pool, layer, spans) => {
       this.foldPhase = "none";
       return native.foldLetGo(pool, layer, spans);
@@ -470,6 +486,7 @@ export class World {
     },
     // Its contents are to be found when it is opened again.
     deviceClose: () => undefined,
+    indexGone: (...answer) => this.#later("answer", () => native.indexGone(...answer)),
     indexAnswer: (...answer) => this.#later("answer", () => native.indexAnswer(...answer)),
   };
 
