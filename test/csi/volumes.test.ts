@@ -3,7 +3,10 @@
 import { test } from "uvu";
 import { skip } from "../support/skip.js";
 import { timed } from "../system/timed.js";
+import type { Vm } from "../system/vm/vm.js";
 import { type CsiWorld, csiSkipReason, guestProgram, startCsiWorld } from "./world.js";
+
+const OTHER_NODE = "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-0000000000bb";
 
 const missing = await csiSkipReason();
 if (missing !== null) skip(missing);
@@ -16,17 +19,26 @@ test.before(async () => {
 
 test.after(() => world?.close());
 
-for (const scenario of ["ext4", "xfs", "btrfs", "block", "move"]) {
+for (const scenario of ["ext4", "xfs", "btrfs", "block"]) {
   test(`volumes on a node: ${scenario}`, async () => {
-    const program = guestProgram("test/csi/guest-scenario.js");
     const module = scenario === "btrfs" || scenario === "xfs" ? `modprobe ${scenario} && ` : "";
-    const said = await timed(scenario, () =>
-      world.vm.must(`${module}${program} $SHARE/${world.configName} ${scenario} 2>&1`, {
-        timeoutMs: 300_000,
-      }),
-    );
-    console.log(said.trim());
+    await play(world.vm, scenario, module);
   });
 }
 
+test("a pod moves to a second node, and the first one is fenced", async () => {
+  const second = await world.addNode("csi-second", OTHER_NODE);
+  await play(world.vm, "move: begins");
+  await play(second, "move: takes over");
+  await play(world.vm, "move: is fenced");
+  await play(second, "move: ends");
+});
+
 test.run();
+
+async function play(vm: Vm, scenario: string, before = ""): Promise<void> {
+  const program = guestProgram("test/csi/guest-scenario.js");
+  const command = `${before}${program} $SHARE/${world.configName} "${scenario}" 2>&1`;
+  const said = await timed(scenario, () => vm.must(command, { timeoutMs: 300_000 }));
+  console.log(said.trim());
+}

@@ -16,6 +16,8 @@ export interface CsiWorld {
   vm: Vm;
   /** In the guest: its path, as $SHARE is the share's. */
   configName: string;
+  /** Another compute node, with the driver's configuration for it. */
+  addNode(name: string, hostNqn: string): Promise<Vm>;
   close(): Promise<void>;
 }
 
@@ -55,13 +57,22 @@ export async function startCsiWorld(name: string, settings: object = {}): Promis
     hostNqn: guestHost.hostNqn,
     ...settings,
   };
-  await writeFile(join(vm.shareDir, configName), JSON.stringify(config));
+  const configure = (one: Vm, more: object) =>
+    writeFile(join(one.shareDir, configName), JSON.stringify({ ...config, ...more }));
+  await configure(vm, {});
+  const vms = [vm];
   return {
     node,
     vm,
     configName,
+    async addNode(nodeName, hostNqn) {
+      const added = await timed("another VM is up", () => bootVm({ name: nodeName }));
+      vms.push(added);
+      await configure(added, { hostNqn });
+      return added;
+    },
     async close() {
-      await vm.close();
+      for (const one of vms) await one.close();
       await node.remove();
       folder.remove();
     },
