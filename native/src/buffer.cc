@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "assert.h"
+#include "fixed_memory.h"
 
 namespace pando {
 
@@ -37,8 +38,14 @@ void Buffer::reset() {
 BufferPool::~BufferPool() {
   PANDO_ASSERT(in_use_bytes_ == 0);
   for (auto& list : free_) {
-    for (std::byte* data : list) std::free(data);
+    for (std::byte* data : list) {
+      if (!is_fixed(data)) std::free(data);
+    }
   }
+}
+
+bool BufferPool::is_fixed(const std::byte* data) const {
+  return fixed_ != nullptr && fixed_->contains(data);
 }
 
 Buffer BufferPool::take(size_t size) {
@@ -46,6 +53,13 @@ Buffer BufferPool::take(size_t size) {
   const size_t capacity = std::max(std::bit_ceil(size), size_t{1} << kSmallestShift);
   auto& list = free_[std::countr_zero(capacity) - kSmallestShift];
   Buffer buffer;
+  if (list.empty() && fixed_ != nullptr && capacity <= kMaxFixedBytes) {
+    if (std::byte* slab = fixed_->take_slab()) {
+      for (size_t at = FixedMemory::kSlabBytes; at > 0; at -= capacity) {
+        list.push_back(slab + at - capacity);
+      }
+    }
+  }
   if (list.empty()) {
     buffer.data_ = static_cast<std::byte*>(std::aligned_alloc(4096, capacity));
     if (buffer.data_ == nullptr) return buffer;
@@ -62,7 +76,7 @@ Buffer BufferPool::take(size_t size) {
 void BufferPool::give_back(std::byte* data, size_t capacity) {
   in_use_bytes_ -= capacity;
   auto& list = free_[std::countr_zero(capacity) - kSmallestShift];
-  if ((list.size() + 1) * capacity > kKeepBytes) {
+  if (!is_fixed(data) && (list.size() + 1) * capacity > kKeepBytes) {
     std::free(data);
   } else {
     list.push_back(data);

@@ -10,6 +10,7 @@
 namespace pando {
 
 class BufferPool;
+class FixedMemory;
 
 /// A move-only aligned buffer that goes back to its pool when it dies. The pool must outlive it.
 class Buffer {
@@ -36,7 +37,8 @@ class Buffer {
 
 class BufferPool {
  public:
-  BufferPool() = default;
+  /// `fixed`: where small buffers come from first; it outlives the pool.
+  explicit BufferPool(FixedMemory* fixed = nullptr) : fixed_(fixed) {}
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
   ~BufferPool();
@@ -50,11 +52,14 @@ class BufferPool {
  private:
   friend class Buffer;
   void give_back(std::byte* data, size_t capacity);
+  bool is_fixed(const std::byte* data) const;
 
   static constexpr size_t kSmallestShift = 12;   // 4 KiB
+  static constexpr size_t kMaxFixedBytes = 128 << 10;
   static constexpr size_t kClasses = 10;         // to 2 MiB
   static constexpr size_t kKeepBytes = 8 << 20;  // per class, what is kept for reuse
 
+  FixedMemory* fixed_;
   std::array<std::vector<std::byte*>, kClasses> free_;
   size_t in_use_bytes_ = 0;
 };

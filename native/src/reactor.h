@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "buffer.h"
+#include "fixed_memory.h"
 #include "ring.h"
 
 namespace pando {
@@ -41,6 +42,7 @@ class Reactor {
 
   Ring& ring() { return ring_; }
   BufferPool& buffers() { return buffers_; }
+  const FixedMemory& fixed_memory() const { return fixed_; }
   /// Milliseconds of CLOCK_MONOTONIC, read once per turn.
   uint64_t now_ms() const { return now_ms_; }
 
@@ -55,6 +57,7 @@ class Reactor {
   void run_due_timers();
   void refresh_clock();
 
+  FixedMemory fixed_;
   BufferPool buffers_;
   Ring ring_;
   int wakeup_fd_;

@@ -22,6 +22,7 @@ Ring::~Ring() {
 io_uring_sqe* Ring::prepare(RingOp* op) {
   io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
   while (sqe == nullptr) {  // the queue is full: hand it to the kernel, which empties it
+    ++enters_;
     const int result = io_uring_submit(&ring_);
     PANDO_ASSERT(result >= 0 || result == -EINTR || result == -EAGAIN || result == -EBUSY);
     sqe = io_uring_get_sqe(&ring_);
@@ -30,16 +31,52 @@ io_uring_sqe* Ring::prepare(RingOp* op) {
   return sqe;
 }
 
+bool Ring::prepare_fixed(std::byte* base, size_t slab_bytes, unsigned slabs) {
+  if (io_uring_register_buffers_sparse(&ring_, slabs) != 0) return false;
+  fixed_base_ = base;
+  slab_bytes_ = slab_bytes;
+  return true;
+}
+
+bool Ring::fix_next_slab() {
+  iovec slab{const_cast<std::byte*>(fixed_base_) + fixed_bytes_, slab_bytes_};
+  const auto index = static_cast<unsigned>(fixed_bytes_ / slab_bytes_);
+  __u64 tag = 0;
+  if (io_uring_register_buffers_update_tag(&ring_, index, &slab, &tag, 1) != 1) return false;
+  fixed_bytes_ += slab_bytes_;
+  return true;
+}
+
+/// The registration that has all of it; -1 if none has.
+int Ring::fixed_slab(const void* data, uint32_t size) {
+  const auto offset = static_cast<size_t>(static_cast<const std::byte*>(data) - fixed_base_);
+  if (offset >= fixed_bytes_) return -1;
+  const size_t slab = offset / slab_bytes_;
+  if (offset + size > (slab + 1) * slab_bytes_) return -1;
+  ++fixed_ops_;
+  return static_cast<int>(slab);
+}
+
 void Ring::read(RingOp* op, int fd, void* data, uint32_t size, uint64_t offset) {
   io_uring_sqe* sqe = prepare(op);
-  io_uring_prep_read(sqe, fd, data, size, offset);
+  const int slab = fixed_slab(data, size);
+  if (slab >= 0) {
+    io_uring_prep_read_fixed(sqe, fd, data, size, offset, slab);
+  } else {
+    io_uring_prep_read(sqe, fd, data, size, offset);
+  }
   io_uring_sqe_set_data(sqe, op);
 }
 
 void Ring::write(RingOp* op, int fd, const void* data, uint32_t size, uint64_t offset,
                  int rw_flags) {
   io_uring_sqe* sqe = prepare(op);
-  io_uring_prep_write(sqe, fd, data, size, offset);
+  const int slab = fixed_slab(data, size);
+  if (slab >= 0) {
+    io_uring_prep_write_fixed(sqe, fd, data, size, offset, slab);
+  } else {
+    io_uring_prep_write(sqe, fd, data, size, offset);
+  }
   sqe->rw_flags = rw_flags;
   io_uring_sqe_set_data(sqe, op);
 }
@@ -100,6 +137,7 @@ unsigned Ring::run_once(uint64_t timeout_us) {
 void Ring::submit_and_wait(uint64_t timeout_us) {
   io_uring_cqe* cqe = nullptr;
   int result = 0;
+  ++enters_;
   if (timeout_us == 0) {
     result = io_uring_submit_and_get_events(&ring_);
   } else if (timeout_us == UINT64_MAX) {

@@ -8,6 +8,7 @@
 #include <liburing.h>
 #include <sys/socket.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 
@@ -52,14 +53,30 @@ class Ring {
   void submit_and_wait(uint64_t timeout_us);
   unsigned run_completions();
 
+  /// Room for the registration of `slabs` slabs from `base` on. False: this kernel does not do it.
+  bool prepare_fixed(std::byte* base, size_t slab_bytes, unsigned slabs);
+  /// The next one: from now on reads and writes within it go by its registration. False: the limit
+  /// of locked memory.
+  bool fix_next_slab();
+
   /// Operations whose `done` has not run yet.
   uint64_t in_flight() const { return in_flight_; }
+  /// System calls so far.
+  uint64_t enters() const { return enters_; }
+  /// Of the reads and writes, those in registered memory.
+  uint64_t fixed_ops() const { return fixed_ops_; }
 
  private:
   io_uring_sqe* prepare(RingOp* op);
+  int fixed_slab(const void* data, uint32_t size);
 
   io_uring ring_{};
   uint64_t in_flight_ = 0;
+  uint64_t enters_ = 0;
+  uint64_t fixed_ops_ = 0;
+  const std::byte* fixed_base_ = nullptr;
+  size_t slab_bytes_ = 1;
+  size_t fixed_bytes_ = 0;
 };
 
 }  // namespace pando

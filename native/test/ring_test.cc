@@ -11,11 +11,14 @@
 #include <cstring>
 #include <deque>
 #include <string>
+#include <vector>
 
 #include "check.h"
+#include "fixed_memory.h"
 
 namespace {
 
+using pando::FixedMemory;
 using pando::Ring;
 using pando::RingOp;
 
@@ -120,6 +123,47 @@ void check_timeout_without_completions() {
   CHECK(ring.run_once(0) == 0);
 }
 
+/// Within a slab by its registration, across two of them or outside in the ordinary way: the bytes
+/// are the same.
+void check_fixed_memory() {
+  constexpr size_t kSlab = FixedMemory::kSlabBytes;
+  FixedMemory memory;
+  Ring ring(8);
+  CHECK(memory.take_slab() == nullptr);
+  memory.attach(ring);
+  std::byte* first = memory.take_slab();
+  if (first == nullptr) {
+    std::printf("without registered memory: the limit of locked memory\n");
+    return;
+  }
+  std::byte* second = memory.take_slab();
+  REQUIRE(second == first + kSlab);
+  CHECK(memory.contains(first) && memory.contains(second + kSlab - 1));
+  CHECK(!memory.contains(first - 1) && !memory.contains(second + kSlab));
+  const int fd = open_scratch();
+  uint64_t fixed = 0;
+  std::byte outside[64];
+  for (std::byte* place : {first, second + kSlab - 64, second - 32, outside}) {
+    for (int i = 0; i < 64; ++i) place[i] = static_cast<std::byte>(i + static_cast<int>(fixed));
+    const std::vector<std::byte> expected(place, place + 64);
+    Waiter write;
+    ring.write(&write.op, fd, place, 64, 4096, 0);
+    drain(ring);
+    std::memset(place, 0, 64);
+    Waiter read;
+    ring.read(&read.op, fd, place, 64, 4096);
+    drain(ring);
+    CHECK(write.result == 64 && read.result == 64);
+    CHECK(std::memcmp(place, expected.data(), 64) == 0);
+    if (place != second - 32 && place != outside) fixed += 2;
+    CHECK(ring.fixed_ops() == fixed);
+  }
+  close(fd);
+  size_t slabs = 2;
+  while (memory.take_slab() != nullptr) ++slabs;
+  CHECK(slabs <= FixedMemory::kMaxSlabs && memory.slabs() == slabs);
+}
+
 }  // namespace
 
 int main() {
@@ -128,5 +172,6 @@ int main() {
   check_more_than_the_queue();
   check_cancel_still_completes();
   check_timeout_without_completions();
+  check_fixed_memory();
   return pando::test::finish("ring_test");
 }
