@@ -71,7 +71,7 @@ void what_the_volume_refuses_is_counted() {
   TargetThread target;
   NvmeLoadOptions options = load_of(target);
   options.pattern = LoadPattern::kRandomWrite;
-  target.volume->read_only_volume = true;
+  target.on_reactor([&](auto&) { target.volume->read_only_volume = true; });
   const NvmeLoadResult result = nvme::run_nvme_load(options);
   CHECK(result.errors == options.op_count && result.writes.ops == 0);
   CHECK(result.first_error == nvme::Status::kNamespaceWriteProtected);
@@ -79,7 +79,9 @@ void what_the_volume_refuses_is_counted() {
 
 void what_cannot_be_is_refused() {
   TargetThread target;
-  target.exports.denied_hosts.insert("nqn.2014-08.org.nvmexpress:uuid:stranger");
+  target.on_reactor([&](auto&) {
+    target.exports.denied_hosts.insert("nqn.2014-08.org.nvmexpress:uuid:stranger");
+  });
   const auto with = [&](const auto& change) {
     NvmeLoadOptions options = load_of(target);
     change(options);
