@@ -13,7 +13,7 @@ import {
   smallPool,
   write,
 } from "../sim/small-pool.js";
-import { ended, track, until } from "../sim/steps.js";
+import { drain, ended, isKind, track, until } from "../sim/steps.js";
 
 const test = suite("pool full");
 
@@ -174,6 +174,23 @@ test("after a discard the space comes back at the next tick", async () => {
   await world.quiesce();
   await write(client, "b", 0, 16);
   assert.is(await outcome(client, "b", 500, 1), "no-space");
+  await finish(client);
+});
+
+test("space that a read held back comes back when the read ends", async () => {
+  const client = await fullPool();
+  const { world } = client;
+  const reads = isKind("read");
+  const reading = track(client.read("a", { sector: 0, count: 16 }));
+  await world.settle();
+  assert.ok(await ended(world, track(client.discard("a", { sector: 0, count: 16 })), reads));
+  await drain(world, reads);
+  const refused = track(client.write("b", { sector: 500, count: 1 }));
+  assert.ok(await ended(world, refused, reads));
+  assert.is(refused.value, "no-space");
+  await drain(world);
+  assert.is(reading.value, "ok");
+  await write(client, "b", 0, 16);
   await finish(client);
 });
 
