@@ -10,9 +10,9 @@
 //               freed blocks are released
 //
 // A failure at any point leaves a store that recovery brings to the same state: index blocks in the
-// store may be newer than the tail, since replaying a record twice is replaying it once. After a want
-// of room the next checkpoint begins at the same tail; after any other error nobody knows what the
-// store has, and the pool takes no more writes until it is opened again.
+// store may be newer than the tail, since replaying a record twice is replaying it once. After a
+// want of room the next checkpoint begins at the same tail; after any other error nobody knows what
+// the store has, and the pool takes no more writes until it is opened again.
 import { INDEX_BLOCK_BYTES } from "../base/constants.js";
 import { isPandoError } from "../base/errors.js";
 import { getJournalRecord, putJournalRecord } from "../store/catalogue.js";
