@@ -9,8 +9,8 @@ import {
   closeSync,
   existsSync,
   constants as fsConstants,
-  mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   readSync,
   statfsSync,
@@ -23,71 +23,37 @@ import * as assert from "uvu/assert";
 import { loadCsiConfig } from "../../csi/config.js";
 import { startDriver } from "../../csi/driver.js";
 import { CsiClient } from "../support/csi-client.js";
+import { guestHost } from "../system/guest-nvme.js";
+import { create, type Fields, Pod, remove } from "./guest-pod.js";
 
 const MIB = 1024 ** 2;
-const ROOT = "/tmp/csi";
-const OTHER_NODE = "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-0000000000bb";
-
-type Fields = Record<string, unknown>;
 
 const [configPath, scenario = ""] = process.argv.slice(2);
 const config = loadCsiConfig(configPath, { logLevel: "warn" });
 const nodeId = config.hostNqn ?? "";
-
-/** One volume on one node, with the paths that kubelet would give it. */
-class Pod {
-  readonly staging: string;
-  readonly target: string;
-
-  constructor(
-    readonly csi: CsiClient,
-    readonly name: string,
-    readonly volumeId: string,
-    readonly volumeCapability: object,
-    readonly node = nodeId,
-  ) {
-    this.staging = `${ROOT}/${name}/staging`;
-    this.target = `${ROOT}/${name}/target`;
-  }
-
-  async start(): Promise<void> {
-    const startedAt = performance.now();
-    const { volumeId, volumeCapability, staging, target, csi } = this;
-    mkdirSync(staging, { recursive: true });
-    const { publishContext } = await this.attach();
-    const common = { volumeId, volumeCapability, publishContext, stagingTargetPath: staging };
-    await csi.call("Node", "NodeStageVolume", common);
-    await csi.call("Node", "NodePublishVolume", { ...common, targetPath: target });
-    const elapsedMs = Math.round(performance.now() - startedAt);
-    console.log(`${this.name}: from ControllerPublish to NodePublish ${elapsedMs} ms`);
-  }
-
-  attach(): Promise<Fields> {
-    const { volumeId, volumeCapability, node } = this;
-    const request = { volumeId, nodeId: node, volumeCapability };
-    return this.csi.call("Controller", "ControllerPublishVolume", request);
-  }
-
-  async stop(): Promise<void> {
-    const { volumeId, staging, target, csi } = this;
-    await csi.call("Node", "NodeUnpublishVolume", { volumeId, targetPath: target });
-    await csi.call("Node", "NodeUnstageVolume", { volumeId, stagingTargetPath: staging });
-    await this.detach();
-    assert.is(existsSync(target), false, "the target path is gone");
-  }
-
-  detach(): Promise<Fields> {
-    const request = { volumeId: this.volumeId, nodeId: this.node };
-    return this.csi.call("Controller", "ControllerUnpublishVolume", request);
-  }
-}
+const FIRST_NODE = guestHost.hostNqn;
 
 const scenarios: Record<string, (csi: CsiClient) => Promise<void>> = {
   ext4: (csi) => fileSystem(csi, "ext4"),
   xfs: (csi) => fileSystem(csi, "xfs"),
   btrfs: (csi) => fileSystem(csi, "btrfs"),
   block,
-  move,
+  "move: begins": moveBegins,
+  "move: takes over": moveTakesOver,
+  "move: is fenced": moveIsFenced,
+  "move: ends": moveEnds,
+};
+/** What is mounted outlives the driver. */
+const GO_ON = ["move: begins", "move: takes over"];
+
+/** A pod that moves to a second node while the first one still has its volume mounted. */
+const MOVING = {
+  capability: {
+    mount: { fsType: "ext4", mountFlags: [], volumeMountGroup: "" },
+    accessMode: { mode: "SINGLE_NODE_WRITER" },
+  },
+  sizeBytes: 256 * MIB,
+  parameters: { fastIoFailSeconds: "2", ctrlLossSeconds: "4" },
 };
 
 await main();
@@ -100,6 +66,7 @@ async function main(): Promise<void> {
   await run(csi);
   csi.close();
   await driver.close();
+  if (GO_ON.includes(scenario)) return console.log(`${scenario}: done`);
   const left = execFileSync("sh", ["-c", "ls -d /sys/block/nvme* 2>/dev/null || true"]).toString();
   assert.is(left, "", "nothing is connected any more");
   console.log(`${scenario}: done`);
@@ -109,7 +76,12 @@ async function fileSystem(csi: CsiClient, fsType: string): Promise<void> {
   const mount = { fsType, mountFlags: [], volumeMountGroup: "26" };
   const capability = { mount, accessMode: { mode: "SINGLE_NODE_WRITER" } };
   const originId = await create(csi, `${fsType}-origin`, { capability, sizeBytes: 512 * MIB });
-  const origin = new Pod(csi, `${fsType}-origin`, originId, capability);
+  const origin = new Pod(csi, {
+    node: nodeId,
+    name: `${fsType}-origin`,
+    volumeId: originId,
+    capability,
+  });
   await origin.start();
   const { gid, mode } = statSync(origin.target);
   assert.is(gid, 26, "the root belongs to the group");
@@ -124,7 +96,12 @@ async function fileSystem(csi: CsiClient, fsType: string): Promise<void> {
   const contentSource = { snapshot: { snapshotId } };
   const clone = { capability, sizeBytes: 768 * MIB, contentSource };
   const cloneId = await create(csi, `${fsType}-clone`, clone);
-  const branch = new Pod(csi, `${fsType}-clone`, cloneId, capability);
+  const branch = new Pod(csi, {
+    node: nodeId,
+    name: `${fsType}-clone`,
+    volumeId: cloneId,
+    capability,
+  });
   await branch.start();
   assert.is(readFileSync(`${branch.target}/before`, "utf8"), "one root system");
   assert.is(existsSync(`${branch.target}/after`), false);
@@ -163,7 +140,7 @@ async function fileSystem(csi: CsiClient, fsType: string): Promise<void> {
 async function block(csi: CsiClient): Promise<void> {
   const capability = { block: {}, accessMode: { mode: "SINGLE_NODE_WRITER" } };
   const volumeId = await create(csi, "raw", { capability, sizeBytes: 64 * MIB });
-  const raw = new Pod(csi, "raw", volumeId, capability);
+  const raw = new Pod(csi, { node: nodeId, name: "raw", volumeId, capability });
   await raw.start();
   writeBlock(raw.target, "before");
   const contentSource = { volume: { volumeId } };
@@ -173,7 +150,7 @@ async function block(csi: CsiClient): Promise<void> {
     contentSource,
   });
   writeBlock(raw.target, "after");
-  const clone = new Pod(csi, "raw-clone", cloneId, capability);
+  const clone = new Pod(csi, { node: nodeId, name: "raw-clone", volumeId: cloneId, capability });
   await clone.start();
   assert.is(readBlock(clone.target), "before");
   assert.is(readBlock(raw.target), "after");
@@ -183,7 +160,7 @@ async function block(csi: CsiClient): Promise<void> {
   // As a file system it would be formatted over.
   const mount = { fsType: "ext4", mountFlags: [], volumeMountGroup: "" };
   const wrong = { mount, accessMode: { mode: "SINGLE_NODE_WRITER" } };
-  const pod = new Pod(csi, "wrong", volumeId, wrong);
+  const pod = new Pod(csi, { node: nodeId, name: "wrong", volumeId, capability: wrong });
   assert.is(await codeOf(pod.start()), status.FAILED_PRECONDITION);
   await pod.stop();
   await raw.start();
@@ -192,69 +169,48 @@ async function block(csi: CsiClient): Promise<void> {
   for (const id of [volumeId, cloneId]) await remove(csi, id);
 }
 
-/** To another node, while the first one still has it: the first is fenced. */
-async function move(csi: CsiClient): Promise<void> {
-  const capability = { block: {}, accessMode: { mode: "SINGLE_NODE_WRITER" } };
-  const parameters = { fastIoFailSeconds: "2", ctrlLossSeconds: "4" };
-  const volumeId = await create(csi, "moving", { capability, sizeBytes: 64 * MIB, parameters });
-  const first = new Pod(csi, "first", volumeId, capability);
-  mkdirSync(first.staging, { recursive: true });
-  const { publishContext } = await first.attach();
-  await csi.call("Node", "NodeStageVolume", {
-    volumeId,
-    volumeCapability: capability,
-    publishContext,
-    stagingTargetPath: first.staging,
-    volumeContext: parameters,
-  });
-  await csi.call("Node", "NodePublishVolume", {
-    volumeId,
-    volumeCapability: capability,
-    publishContext,
-    stagingTargetPath: first.staging,
-    targetPath: first.target,
-  });
-  writeBlock(first.target, "first");
-  const second = new Pod(csi, "second", volumeId, capability, OTHER_NODE);
-  assert.is(await codeOf(second.attach()), status.FAILED_PRECONDITION);
-  await first.detach();
-  await second.attach();
-  const failed = await new Promise<boolean>((resolve) => {
-    try {
-      writeBlock(first.target, "from the grave");
-      resolve(false);
-    } catch {
-      resolve(true);
-    }
-  });
-  assert.ok(failed, "the first node writes no more");
-  await second.detach();
-  const unstage = { volumeId, stagingTargetPath: first.staging };
-  await csi.call("Node", "NodeUnpublishVolume", { volumeId, targetPath: first.target });
-  await csi.call("Node", "NodeUnstageVolume", unstage);
-  const again = new Pod(csi, "again", volumeId, capability);
-  await again.start();
-  assert.is(readBlock(again.target), "first");
-  await again.stop();
-  await remove(csi, volumeId);
+/** The nodes are two machines, so it is told step by step; the volume is found by its name. */
+async function movingPod(csi: CsiClient, node = nodeId): Promise<Pod> {
+  const volumeId = await create(csi, "moving", MOVING);
+  const { capability, parameters } = MOVING;
+  return new Pod(csi, { node, name: "moving", volumeId, capability, parameters });
 }
 
-interface Wanted {
-  capability: object;
-  sizeBytes: number;
-  contentSource?: object;
-  parameters?: object;
+async function moveBegins(csi: CsiClient): Promise<void> {
+  const pod = await movingPod(csi);
+  await pod.start();
+  writeFileSync(`${pod.target}/first`, "by the first node", { flush: true });
+  execFileSync("sync", ["-f", pod.target]);
 }
 
-async function create(csi: CsiClient, name: string, wanted: Wanted): Promise<string> {
-  const { volume } = await csi.call("Controller", "CreateVolume", {
-    name,
-    capacityRange: { requiredBytes: wanted.sizeBytes },
-    volumeCapabilities: [wanted.capability],
-    volumeContentSource: wanted.contentSource,
-    parameters: wanted.parameters,
-  });
-  return (volume as { volumeId: string }).volumeId;
+async function moveTakesOver(csi: CsiClient): Promise<void> {
+  const pod = await movingPod(csi);
+  assert.is(await codeOf(pod.attach()), status.FAILED_PRECONDITION, "the first node has it");
+  await (await movingPod(csi, FIRST_NODE)).detach();
+  await pod.start();
+  assert.is(readFileSync(`${pod.target}/first`, "utf8"), "by the first node");
+  writeFileSync(`${pod.target}/second`, "by the second node", { flush: true });
+}
+
+async function moveIsFenced(csi: CsiClient): Promise<void> {
+  const pod = await movingPod(csi);
+  assert.throws(() => {
+    writeFileSync(`${pod.target}/grave`, "from the grave", { flush: true });
+    execFileSync("sync", ["-f", pod.target]);
+  }, "the first node writes no more");
+  assert.is(await codeOf(pod.attach()), status.FAILED_PRECONDITION, "the second node has it");
+  await pod.leave();
+}
+
+async function moveEnds(csi: CsiClient): Promise<void> {
+  const pod = await movingPod(csi);
+  assert.is(readFileSync(`${pod.target}/second`, "utf8"), "by the second node");
+  await pod.stop();
+  await pod.start();
+  const files = ["data", "first", "lost+found", "second"];
+  assert.equal(readdirSync(pod.target).sort(), files);
+  await pod.stop();
+  await remove(csi, pod.of.volumeId);
 }
 
 async function snapshot(csi: CsiClient, sourceVolumeId: string, name: string): Promise<string> {
@@ -262,10 +218,6 @@ async function snapshot(csi: CsiClient, sourceVolumeId: string, name: string): P
   const made = answer.snapshot as { snapshotId: string; readyToUse: boolean };
   assert.is(made.readyToUse, true, "ready at the first answer");
   return made.snapshotId;
-}
-
-function remove(csi: CsiClient, volumeId: string): Promise<Fields> {
-  return csi.call("Controller", "DeleteVolume", { volumeId });
 }
 
 function codeOf(work: Promise<unknown>): Promise<status> {

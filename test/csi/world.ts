@@ -16,13 +16,15 @@ export interface CsiWorld {
   vm: Vm;
   /** In the guest: its path, as $SHARE is the share's. */
   configName: string;
+  /** Another compute node, with the driver's configuration for it. */
+  addNode(name: string, hostNqn: string): Promise<Vm>;
   close(): Promise<void>;
 }
 
 export const GUEST_PROGRAMS = ["mkfs.ext4", "e2fsck", "resize2fs", "mkfs.xfs", "mkfs.btrfs"];
 
-export function csiSkipReason(): Promise<string | null> {
-  return vmSkipReason({ guestPrograms: ["openssl", ...GUEST_PROGRAMS] });
+export function csiSkipReason(more: string[] = []): Promise<string | null> {
+  return vmSkipReason({ guestPrograms: ["openssl", ...GUEST_PROGRAMS, ...more] });
 }
 
 export async function startCsiWorld(name: string, settings: object = {}): Promise<CsiWorld> {
@@ -55,13 +57,22 @@ export async function startCsiWorld(name: string, settings: object = {}): Promis
     hostNqn: guestHost.hostNqn,
     ...settings,
   };
-  await writeFile(join(vm.shareDir, configName), JSON.stringify(config));
+  const configure = (one: Vm, more: object) =>
+    writeFile(join(one.shareDir, configName), JSON.stringify({ ...config, ...more }));
+  await configure(vm, {});
+  const vms = [vm];
   return {
     node,
     vm,
     configName,
+    async addNode(nodeName, hostNqn) {
+      const added = await timed("another VM is up", () => bootVm({ name: nodeName }));
+      vms.push(added);
+      await configure(added, { hostNqn });
+      return added;
+    },
     async close() {
-      await vm.close();
+      for (const one of vms) await one.close();
       await node.remove();
       folder.remove();
     },
@@ -71,4 +82,17 @@ export async function startCsiWorld(name: string, settings: object = {}): Promis
 /** Runs a compiled program of ours in the guest. */
 export function guestProgram(path: string): string {
   return `node ${join(repositoryRoot, "dist", path)}`;
+}
+
+/** Plays a scenario of guest-scenario.ts on a compute node. */
+export async function playScenario(
+  { configName }: CsiWorld,
+  vm: Vm,
+  { scenario, before = "" }: { scenario: string; before?: string },
+): Promise<string> {
+  const program = guestProgram("test/csi/guest-scenario.js");
+  const command = `${before}${program} $SHARE/${configName} "${scenario}" 2>&1`;
+  const said = await timed(scenario, () => vm.must(command, { timeoutMs: 300_000 }));
+  console.log(said.trim());
+  return said;
 }

@@ -70,11 +70,13 @@ export async function serverLog(vm: Vm, { mountPoint }: Cluster): Promise<string
 
 /** One value, as text. */
 export async function query(vm: Vm, { port }: Cluster, sql: string): Promise<string> {
-  const out = await vm.must(
-    `${BIN}/psql -X -q -A -t -v ON_ERROR_STOP=1 ${asClient(port)} postgres <<'SQL'\n${sql}\nSQL`,
-    { timeoutMs: STEP_TIMEOUT_MS },
-  );
+  const out = await vm.must(`${psql(port)} <<'SQL'\n${sql}\nSQL`, { timeoutMs: STEP_TIMEOUT_MS });
   return out.trim();
+}
+
+/** The statements that `script` prints, one after another; prints what they answer. */
+export function startQueries(vm: Vm, { port }: Cluster, script: string): Job {
+  return vm.start(`{ ${script}; } | ${psql(port)}`, { timeoutMs: STEP_TIMEOUT_MS });
 }
 
 export async function initPgbench(vm: Vm, cluster: Cluster, scale: number): Promise<void> {
@@ -113,6 +115,10 @@ export async function amcheck(vm: Vm, { port }: Cluster): Promise<void> {
   await vm.must(`${BIN}/pg_amcheck ${asClient(port)} --install-missing --heapallindexed postgres`, {
     timeoutMs: STEP_TIMEOUT_MS,
   });
+}
+
+function psql(port: number): string {
+  return `${BIN}/psql -X -q -A -t -v ON_ERROR_STOP=1 ${asClient(port)} postgres`;
 }
 
 function pgbench({ port }: Cluster): string {
