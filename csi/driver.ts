@@ -1,16 +1,18 @@
 // The driver's composition root: from its configuration to services on a socket.
 import { readFileSync } from "node:fs";
 import { PandoError } from "../engine/base/errors.js";
-import { makeLog } from "../engine/base/log.js";
+import { type Log, makeLog } from "../engine/base/log.js";
 import { packagePath } from "../engine/base/package-path.js";
 import { PandoClient } from "../engine/serve/client.js";
 import { identityFiles, readHostIdentity } from "../nvmf/host-identity.js";
 import { Initiator } from "../nvmf/initiator.js";
 import { runCommand } from "./command.js";
-import type { CsiConfig } from "./config.js";
+import type { CsiConfig, StorageNodeConfig } from "./config.js";
 import { controllerServices } from "./controller.js";
+import { Discovery } from "./discovery.js";
 import { FileSystems } from "./filesystem.js";
 import { identityService } from "./identity.js";
+import { listNodes } from "./kubernetes.js";
 import { MountTable } from "./mount-table.js";
 import { nodeService } from "./node.js";
 import type { ServiceName } from "./protocol.js";
@@ -30,13 +32,18 @@ export async function startDriver(config: CsiConfig): Promise<Driver> {
   const log = makeLog(config.logLevel);
   const { mode, driverName, endpoint } = config;
   const services: Partial<Record<ServiceName, Service>> = {
-    Identity: identityService({ driverName, version: version() }),
+    Identity: identityService({
+      driverName,
+      version: version(),
+      zones: config.topology === "zone",
+    }),
   };
   const nodes = mode === "node" ? null : connectNodes(config);
   if (nodes !== null) {
     const { maxVolumesPerNode } = config;
     Object.assign(services, controllerServices({ nodes, maxVolumesPerNode }));
   }
+  const discovery = nodes === null ? null : await discover(config, nodes, log);
   if (mode !== "controller") services.Node = await makeNode(config);
   const server = await startCsiServer({ socket: endpoint, services, log });
   log.info(
@@ -46,22 +53,39 @@ export async function startDriver(config: CsiConfig): Promise<Driver> {
   return {
     async close() {
       await server.close();
+      await discovery?.close();
       nodes?.close();
       log.info("stopped");
     },
   };
 }
 
-function connectNodes({ storageNodes, tls }: CsiConfig): StorageNodes {
+function connectNodes(config: CsiConfig): StorageNodes {
   return new StorageNodes(
-    storageNodes.map(({ name, address }) => ({
-      name,
-      daemon: new PandoClient({ address, tls, timeoutMs: DAEMON_TIMEOUT_MS }),
-    })),
+    config.storageNodes.map((node) => ({ ...node, daemon: connect(config, node) })),
   );
 }
 
-async function makeNode({ hostNqn, maxVolumesPerNode }: CsiConfig): Promise<Service> {
+function connect({ tls }: CsiConfig, { address }: StorageNodeConfig): PandoClient {
+  return new PandoClient({ address, tls, timeoutMs: DAEMON_TIMEOUT_MS });
+}
+
+async function discover(
+  config: CsiConfig,
+  nodes: StorageNodes,
+  log: Log,
+): Promise<Discovery | null> {
+  const { kubernetes } = config;
+  if (kubernetes === null) return null;
+  return Discovery.start({
+    nodes,
+    log,
+    list: () => listNodes(kubernetes),
+    connect: (node) => connect(config, node),
+  });
+}
+
+async function makeNode({ hostNqn, maxVolumesPerNode, zone }: CsiConfig): Promise<Service> {
   const identity = await readHostIdentity(identityFiles, hostNqn);
   if (identity.hostNqn.length > MAX_NODE_ID_LENGTH) {
     const message = `the host NQN is longer than ${MAX_NODE_ID_LENGTH} characters`;
@@ -70,6 +94,7 @@ async function makeNode({ hostNqn, maxVolumesPerNode }: CsiConfig): Promise<Serv
   return nodeService({
     nodeId: identity.hostNqn,
     maxVolumesPerNode,
+    zone,
     initiator: new Initiator(identity),
     mounts: new MountTable(runCommand),
     fileSystems: new FileSystems(runCommand),

@@ -4,8 +4,14 @@ import type { Service } from "./server.js";
 /** In CSIDriver, in every StorageClass and in every id of Kubernetes': never another one. */
 export const DEFAULT_DRIVER_NAME = "csi.pando.io";
 
-export function identityService(options: { driverName: string; version: string }): Service {
-  const { driverName, version } = options;
+export interface IdentityOptions {
+  driverName: string;
+  version: string;
+  /** Whether Kubernetes is to say where a new volume's pod is. */
+  zones: boolean;
+}
+
+export function identityService({ driverName, version, zones }: IdentityOptions): Service {
   return {
     GetPluginInfo: { run: async () => ({ name: driverName, vendorVersion: version }) },
     GetPluginCapabilities: {
@@ -14,6 +20,7 @@ export function identityService(options: { driverName: string; version: string }
           { service: { type: "CONTROLLER_SERVICE" } },
           { service: { type: "GROUP_CONTROLLER_SERVICE" } },
           { service: { type: "SNAPSHOT_METADATA_SERVICE" } },
+          ...(zones ? [{ service: { type: "VOLUME_ACCESSIBILITY_CONSTRAINTS" } }] : []),
           { volumeExpansion: { type: "ONLINE" } },
         ],
       }),

@@ -37,6 +37,8 @@ async function readArguments(): Promise<Flags & { config?: string }> {
     .option("driver-name", text("The name in CSIDriver and StorageClass"))
     .option("host-nqn", text("Who this compute node is, if not what /etc/nvme/hostnqn says"))
     .option("max-volumes-per-node", text("How many volumes a compute node may have, or none"))
+    .option("topology", text("none (the default), or zone: new volumes go near their pods"))
+    .option("zone", text("Where this compute node is, if new volumes go near their pods"))
     .option("log-level", text("fatal, error, warn, info, debug or trace"))
     .example("$0 --config /etc/pando/csi.json --mode controller", "")
     .example("$0 --mode node --endpoint unix:///csi/csi.sock", "")
@@ -49,8 +51,10 @@ async function readArguments(): Promise<Flags & { config?: string }> {
       throw error ?? new Error(message);
     })
     .parseAsync();
-  const { config, mode, endpoint, driverName, hostNqn, maxVolumesPerNode, logLevel } = args;
+  const { config, mode, endpoint, driverName, hostNqn, maxVolumesPerNode } = args;
+  const { topology, zone, logLevel } = args;
   if (args.help === true) process.exit(0);
-  const flags = { config, mode, endpoint, driverName, hostNqn, maxVolumesPerNode, logLevel };
+  const node = { hostNqn, maxVolumesPerNode, topology, zone };
+  const flags = { config, mode, endpoint, driverName, ...node, logLevel };
   return Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined));
 }

@@ -33,6 +33,16 @@ export interface CreateVolumeRequest {
   parameters: Strings;
   volumeContentSource: ContentSource | null;
   mutableParameters: Strings;
+  accessibilityRequirements: TopologyRequirement | null;
+}
+
+export interface Topology {
+  segments: Strings;
+}
+
+export interface TopologyRequirement {
+  requisite: Topology[];
+  preferred: Topology[];
 }
 
 export interface VolumeMessage {

@@ -11,6 +11,7 @@ import * as publishing from "./node-publishing.js";
 import * as volumes from "./node-volumes.js";
 import type { Service } from "./server.js";
 import * as staging from "./staging.js";
+import { ZONE } from "./topology.js";
 
 const CAPABILITIES = [
   "STAGE_UNSTAGE_VOLUME",
@@ -26,17 +27,24 @@ export interface NodeOptions extends NodeParts {
   nodeId: string;
   /** Null: as many as it likes. */
   maxVolumesPerNode: number | null;
+  /** Null: nobody says. */
+  zone: string | null;
 }
 
 export function nodeService(options: NodeOptions): Service {
-  const { nodeId, maxVolumesPerNode } = options;
+  const { nodeId, maxVolumesPerNode, zone } = options;
+  const accessibleTopology = zone === null ? null : { segments: { [ZONE]: zone } };
   const subject = ({ volumeId }: { volumeId: string }) => `node ${volumeId}`;
   return {
     NodeGetCapabilities: {
       run: async () => ({ capabilities: CAPABILITIES.map((type) => ({ rpc: { type } })) }),
     },
     NodeGetInfo: {
-      run: async () => ({ nodeId, maxVolumesPerNode: maxVolumesPerNode ?? 0 }),
+      run: async () => ({
+        nodeId,
+        maxVolumesPerNode: maxVolumesPerNode ?? 0,
+        accessibleTopology,
+      }),
     },
     NodeStageVolume: {
       subject,

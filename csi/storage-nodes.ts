@@ -1,4 +1,5 @@
-// The storage nodes of the configuration, and on which of them a volume is or goes.
+// The storage nodes of the configuration or of Kubernetes, and on which of them a volume is or
+// goes.
 //
 // Nothing is remembered: what exists is asked of the nodes. One that does not answer fails the
 // calls about its own volumes, with UNAVAILABLE, and no others.
@@ -33,6 +34,8 @@ export type Daemon = Pick<
 export interface StorageNode {
   readonly name: string;
   readonly daemon: Daemon;
+  /** Null: nobody says. */
+  readonly zone: string | null;
 }
 
 export interface Found<T> {
@@ -42,9 +45,28 @@ export interface Found<T> {
 
 export class StorageNodes {
   readonly #nodes: Map<string, StorageNode>;
+  /** They keep what they have, and get nothing new. */
+  readonly #leaving = new Set<string>();
 
   constructor(nodes: StorageNode[]) {
     this.#nodes = new Map(nodes.map((node) => [node.name, node]));
+  }
+
+  has(name: string): boolean {
+    return this.#nodes.has(name);
+  }
+
+  /** One that is new, or has another address now: calls under way at the old one fail. */
+  put(node: StorageNode): void {
+    this.#nodes.get(node.name)?.daemon.close();
+    this.#nodes.set(node.name, node);
+    this.placeOn(node.name, true);
+  }
+
+  /** Whether new volumes go to a node. */
+  placeOn(name: string, isWanted: boolean): void {
+    if (isWanted) this.#leaving.delete(name);
+    else this.#leaving.add(name);
   }
 
   get all(): StorageNode[] {
@@ -87,11 +109,11 @@ export class StorageNodes {
     return found.find((one) => one !== null) ?? null;
   }
 
-  /** Those that answer, the one with the most room first. */
+  /** Those that answer and take new volumes, the one with the most room first. */
   async byRoom(): Promise<Found<PoolInfo>[]> {
     const found = await this.#askAll(async (node) => ({ node, item: await node.daemon.info() }));
     return found
-      .filter(({ item }) => item.failure === null)
+      .filter(({ node, item }) => item.failure === null && !this.#leaving.has(node.name))
       .sort((a, b) => b.item.freeBytes - a.item.freeBytes);
   }
 

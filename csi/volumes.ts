@@ -28,6 +28,7 @@ import type {
 import { readVolumeParameters } from "./parameters.js";
 import type { Service } from "./server.js";
 import type { Found, StorageNode, StorageNodes } from "./storage-nodes.js";
+import { nearestFirst, readZones } from "./topology.js";
 
 export function volumeMethods(nodes: StorageNodes): Service {
   return {
@@ -95,6 +96,7 @@ async function createVolume(
   const { storageNode, context } = readVolumeParameters(request.parameters);
   const limits = readMutableParameters(request.mutableParameters);
   const range = readRange(request.capacityRange);
+  const zones = readZones(request.accessibilityRequirements);
   const name = engineName(request.name);
   const contentSource = readContentSource(request.volumeContentSource);
   const source = await findSource(nodes, contentSource);
@@ -105,7 +107,7 @@ async function createVolume(
   const cloneBytes = source === null ? 0 : await cloneSize(source, range);
   const found =
     source === null
-      ? (before ?? (await makeBlank(nodes, { name, range, storageNode })))
+      ? (before ?? (await makeBlank(nodes, { name, range, storageNode, zones })))
       : (before ?? (await makeClone(source, name)));
   checkSource(request.name, found.item, source);
   const whole = source === null ? found : await growClone(found, source, cloneBytes);
@@ -168,9 +170,9 @@ async function findOn(node: StorageNode, name: string): Promise<Found<VolumeView
 
 async function makeBlank(
   nodes: StorageNodes,
-  wanted: { name: string; range: Range; storageNode: string | null },
+  wanted: { name: string; range: Range; storageNode: string | null; zones: string[] },
 ): Promise<Found<VolumeView>> {
-  const { name, range, storageNode } = wanted;
+  const { name, range, storageNode, zones } = wanted;
   if (storageNode !== null && !nodes.all.some((node) => node.name === storageNode)) {
     throw invalid("parameters[storageNode]", `is ${storageNode}, which is not configured`);
   }
@@ -182,7 +184,7 @@ async function makeBlank(
     throw new CsiError(status.UNAVAILABLE, `${which} take writes now`);
   }
   let most = 0;
-  for (const { node, item } of candidates) {
+  for (const { node, item } of nearestFirst(candidates, zones)) {
     const { blockSizeBytes } = item;
     const sizeBytes = chooseSize(range, { leastBytes: 0, blockSizeBytes });
     most = Math.max(most, item.sizeBytes);

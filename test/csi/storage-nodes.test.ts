@@ -91,7 +91,11 @@ test.before(async () => {
   driver = await startDriver({
     ...base,
     mode: "controller",
-    storageNodes: [a, b].map(({ name, port }) => ({ name, address: { host: "127.0.0.1", port } })),
+    storageNodes: [a, b].map(({ name, port }) => ({
+      name,
+      address: { host: "127.0.0.1", port },
+      zone: null,
+    })),
     tls: authority.issue("controller"),
   });
   csi = new CsiClient(endpoint);

@@ -41,6 +41,7 @@ export class FakeNode {
   readonly pool: FakePool;
   readonly fault: Fault = { state: null, changes: 0 };
   readonly daemon: Daemon;
+  zone: string | null = null;
 
   constructor(readonly name: string) {
     this.pool = new FakePool(`/${name}`);

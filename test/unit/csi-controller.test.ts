@@ -53,6 +53,33 @@ test("a volume is found again by its name, whoever asks", async () => {
   assert.is((entries as unknown as unknown[]).length, 1, "a later volume of that name stays");
 });
 
+test("a new volume goes near its pod, if there is room", async () => {
+  const world = makeWorld(["a", "b", "c"]);
+  const [a, b, c] = world.nodes;
+  assert.ok(a && b && c);
+  a.zone = "x";
+  b.zone = "y";
+  const zone = (name: string) => ({ segments: { "topology.kubernetes.io/zone": name } });
+  let count = 0;
+  const nodeFor = async (preferred: object[], requisite: object[] = []) => {
+    const accessibilityRequirements = { preferred, requisite };
+    const id = await create(world, `near-${count++}`, { accessibilityRequirements });
+    return id.split("/")[0];
+  };
+  assert.is(await nodeFor([zone("x"), zone("y")]), "a");
+  assert.is(await nodeFor([zone("y"), zone("x")], [zone("x"), zone("y")]), "b");
+  assert.is(await nodeFor([], [zone("y")]), "b");
+  assert.is(await nodeFor([zone("nowhere")]), "a", "every node can be reached from there");
+  assert.is(await nodeFor([{ segments: { rack: "y" } }]), "a", "a word of others");
+  b.fault.state = "down";
+  assert.is(await nodeFor([zone("y")]), "a");
+  await refusesWith(
+    nodeFor([], []),
+    status.INVALID_ARGUMENT,
+    /accessibility_requirements has neither requisite nor preferred/,
+  );
+});
+
 test("names may be anything, and stay apart", async () => {
   const world = makeWorld(["a"]);
   const odd = ["ü/ö @", "x".repeat(128), "x".repeat(127), `csi-${"0".repeat(40)}`, "..", "a b"];

@@ -53,6 +53,7 @@ class FakeNode {
     this.#service = nodeService({
       nodeId: NODE_1,
       maxVolumesPerNode: null,
+      zone: "eu-1",
       mounts: new MountTable(run, this.#table),
       fileSystems: new FileSystems(run),
       initiator: {
@@ -152,6 +153,14 @@ test.before.each((context) => {
 });
 
 test.after.each(({ node }) => node.folder.remove());
+
+test("a node says who and where it is", async ({ node }) => {
+  assert.equal(await node.call("NodeGetInfo", {}), {
+    nodeId: NODE_1,
+    maxVolumesPerNode: 0,
+    accessibleTopology: { segments: { "topology.kubernetes.io/zone": "eu-1" } },
+  });
+});
 
 test("a blank volume is formatted, once", async ({ node }) => {
   await node.call("NodeStageVolume", {});

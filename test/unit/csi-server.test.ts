@@ -44,7 +44,7 @@ test("one call at a time, and nothing secret in the log", async () => {
   const server = await startCsiServer({
     socket,
     services: {
-      Identity: identityService({ driverName: "csi.pando.io", version: "1" }),
+      Identity: identityService({ driverName: "csi.pando.io", version: "1", zones: false }),
       ...controllerServices({ nodes: new StorageNodes([node]), maxVolumesPerNode: null }),
     },
     log: pino({ level: "trace" }, stream),
@@ -87,7 +87,9 @@ function load(content: unknown, flags = {}) {
 
 test("the configuration: paths are relative to it, flags override it", () => {
   const config = load({ storageNodes: [NODE], tls: TLS, mode: "node" }, { mode: "controller" });
-  assert.equal(config.storageNodes, [{ name: "a", address: { host: "10.0.0.5", port: 9751 } }]);
+  assert.equal(config.storageNodes, [
+    { name: "a", address: { host: "10.0.0.5", port: 9751 }, zone: null },
+  ]);
   assert.equal(config.tls, {
     certificate: join(folder.path, "c"),
     key: join(folder.path, "k"),

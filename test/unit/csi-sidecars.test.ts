@@ -25,7 +25,7 @@ test.before(async () => {
   server = await startCsiServer({
     socket,
     services: {
-      Identity: identityService({ driverName: "csi.pando.io", version: "1" }),
+      Identity: identityService({ driverName: "csi.pando.io", version: "1", zones: false }),
       ...controllerServices({ nodes: new StorageNodes([node]), maxVolumesPerNode: null }),
     },
     log: pino({ level: "silent" }),
