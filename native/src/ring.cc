@@ -1,11 +1,29 @@
 #include "ring.h"
 
 #include <cerrno>
+#include <chrono>
 #include <system_error>
 
 #include "assert.h"
 
 namespace pando {
+namespace {
+
+uint64_t clock_ns() {
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
+                                   std::chrono::steady_clock::now().time_since_epoch())
+                                   .count());
+}
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
 
 Ring::Ring(unsigned entries) {
   io_uring_params params{};
@@ -19,14 +37,20 @@ Ring::~Ring() {
   io_uring_queue_exit(&ring_);
 }
 
+void Ring::submit() {
+  const int result = io_uring_submit(&ring_);
+  PANDO_ASSERT(result >= 0 || result == -EINTR || result == -EAGAIN || result == -EBUSY);
+}
+
 io_uring_sqe* Ring::prepare(RingOp* op) {
+  if (unsubmitted() >= kSubmitBatch) submit();
   io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
   while (sqe == nullptr) {  // the queue is full: hand it to the kernel, which empties it
-    const int result = io_uring_submit(&ring_);
-    PANDO_ASSERT(result >= 0 || result == -EINTR || result == -EAGAIN || result == -EBUSY);
+    submit();
     sqe = io_uring_get_sqe(&ring_);
   }
   if (op != nullptr) ++in_flight_;
+  if (op != nullptr && op->quick) ++quick_in_flight_;
   return sqe;
 }
 
@@ -98,6 +122,28 @@ unsigned Ring::run_once(uint64_t timeout_us) {
 }
 
 void Ring::submit_and_wait(uint64_t timeout_us) {
+  const bool worth_polling = quick_in_flight_ > 0 && quick_in_flight_ <= kMostPolled &&
+                             timeout_us > PollWindow::kLongestNs / 1000;
+  if (!worth_polling) {
+    wait(timeout_us);
+    return;
+  }
+  const uint64_t begin_ns = clock_ns();
+  if (poll_window_.ns() > 0 && completes_before(begin_ns + poll_window_.ns())) return;
+  wait(timeout_us);
+  poll_window_.slept(clock_ns() - begin_ns);
+}
+
+bool Ring::completes_before(uint64_t deadline_ns) {
+  submit();
+  do {
+    if (io_uring_cq_ready(&ring_) > 0) return true;
+    relax();
+  } while (clock_ns() < deadline_ns);
+  return false;
+}
+
+void Ring::wait(uint64_t timeout_us) {
   io_uring_cqe* cqe = nullptr;
   int result = 0;
   if (timeout_us == 0) {
@@ -124,6 +170,7 @@ unsigned Ring::run_completions() {
     io_uring_cqe_seen(&ring_, cqe);
     if (op == nullptr) continue;  // the answer to a cancel itself
     --in_flight_;
+    if (op->quick) --quick_in_flight_;
     ++completed;
     op->done(op, op_result);
   }

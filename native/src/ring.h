@@ -9,7 +9,8 @@
 #include <sys/socket.h>
 
 #include <cstdint>
-#include <deque>
+
+#include "poll_window.h"
 
 namespace pando {
 
@@ -17,10 +18,18 @@ struct RingOp {
   /// `result` is what the system call would return: >= 0, or -errno.
   void (*done)(RingOp* op, int32_t result) = nullptr;
   void* context = nullptr;
+  /// A device answers it, in microseconds: a wait for it is worth polling.
+  bool quick = false;
 };
 
 class Ring {
  public:
+  /// So many prepared operations are handed to the kernel without waiting for the turn's end: the
+  /// device works on the first while the others are prepared.
+  static constexpr unsigned kSubmitBatch = 8;
+  /// More than these keep the device busy while the thread sleeps and wakes.
+  static constexpr uint64_t kMostPolled = 4;
+
   /// `entries`: the submission queue's depth; more operations than that may be in flight. Throws
   /// std::system_error.
   explicit Ring(unsigned entries);
@@ -54,12 +63,19 @@ class Ring {
 
   /// Operations whose `done` has not run yet.
   uint64_t in_flight() const { return in_flight_; }
+  /// Operations that the kernel has not seen yet.
+  unsigned unsubmitted() const { return io_uring_sq_ready(&ring_); }
 
  private:
   io_uring_sqe* prepare(RingOp* op);
+  void submit();
+  void wait(uint64_t timeout_us);
+  bool completes_before(uint64_t deadline_ns);
 
   io_uring ring_{};
   uint64_t in_flight_ = 0;
+  uint64_t quick_in_flight_ = 0;
+  PollWindow poll_window_;
 };
 
 }  // namespace pando

@@ -79,6 +79,7 @@ void UringDisk::submit(DiskOp* op) {
 
 void UringDisk::issue(DiskOp* op) {
   op->owner = this;
+  op->ring_op.quick = op->kind == DiskOpKind::kRead || op->kind == DiskOpKind::kWrite;
   op->ring_op.done = [](RingOp* ring_op, int32_t result) {
     auto* disk_op = static_cast<DiskOp*>(ring_op->context);
     static_cast<UringDisk*>(disk_op->owner)->completed(disk_op, result);

@@ -1,5 +1,6 @@
 // The ring: results reach their operation, the count of operations in flight is exact, more
-// operations than the queue is deep are taken, and a cancelled operation still completes.
+// operations than the queue is deep are taken, a cancelled operation still completes, a long batch
+// does not wait for its end, and polling follows the device.
 #include "ring.h"
 
 #include <fcntl.h>
@@ -120,6 +121,59 @@ void check_timeout_without_completions() {
   CHECK(ring.run_once(0) == 0);
 }
 
+/// The device must not idle while a long batch is prepared.
+void check_long_batches_are_submitted_on_the_way() {
+  Ring ring(64);
+  const int fd = eventfd(0, EFD_CLOEXEC);
+  std::deque<Waiter> waiters;
+  for (unsigned i = 0; i < 3 * Ring::kSubmitBatch; ++i) {
+    ring.poll(&waiters.emplace_back().op, fd, POLLIN);
+    CHECK(ring.unsubmitted() <= Ring::kSubmitBatch);
+  }
+  const uint64_t one = 1;
+  REQUIRE(write(fd, &one, sizeof(one)) == sizeof(one));
+  drain(ring);
+  for (const Waiter& waiter : waiters) CHECK(waiter.times_done == 1);
+  close(fd);
+}
+
+void check_polling_follows_the_device() {
+  pando::PollWindow window;
+  CHECK(window.ns() == 0);
+  window.slept(pando::PollWindow::kLongestNs);
+  CHECK(window.ns() == pando::PollWindow::kShortestNs);
+  for (int i = 0; i < 10; ++i) window.slept(1);
+  CHECK(window.ns() == pando::PollWindow::kLongestNs);
+  window.slept(pando::PollWindow::kLongestNs + 1);
+  CHECK(window.ns() == pando::PollWindow::kLongestNs / 2);
+  for (int i = 0; i < 10; ++i) window.slept(pando::PollWindow::kLongestNs + 1);
+  CHECK(window.ns() == 0);
+}
+
+/// A wait that polls ends as any other: by its answer, and by its time-out.
+void check_quick_operations() {
+  Ring ring(8);
+  const int fd = open_scratch();
+  char byte = 'x';
+  for (int i = 0; i < 100; ++i) {
+    Waiter write;
+    write.op.quick = true;
+    ring.write(&write.op, fd, &byte, 1, 0, 0);
+    drain(ring);
+    CHECK(write.times_done == 1 && write.result == 1);
+  }
+  const int silent = eventfd(0, EFD_CLOEXEC);
+  Waiter poll;
+  poll.op.quick = true;
+  ring.poll(&poll.op, silent, POLLIN);
+  for (int i = 0; i < 5; ++i) CHECK(ring.run_once(1000) == 0);
+  ring.cancel(&poll.op);
+  drain(ring);
+  CHECK(poll.times_done == 1 && poll.result == -ECANCELED);
+  close(silent);
+  close(fd);
+}
+
 }  // namespace
 
 int main() {
@@ -128,5 +182,8 @@ int main() {
   check_more_than_the_queue();
   check_cancel_still_completes();
   check_timeout_without_completions();
+  check_long_batches_are_submitted_on_the_way();
+  check_polling_follows_the_device();
+  check_quick_operations();
   return pando::test::finish("ring_test");
 }
