@@ -1,6 +1,7 @@
 // Image files in and out. Raw ones are read and written here, sparse on both sides; for qcow2,
 // qemu-img does the format, over NBD.
 import { spawn } from "node:child_process";
+import type { Stats } from "node:fs";
 import { type FileHandle, open, rm, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { PandoError } from "../base/errors.js";
@@ -36,17 +37,19 @@ export async function importImage(
     throw new PandoError("ENOTFOUND", `${path} cannot be read: ${cause.message}`, { path });
   });
   try {
-    const { size } = await regular(file, path);
+    const before = await regular(file, path);
     const found = format ?? (await formatOf(file));
-    const imageBytes = found === "qcow2" ? await virtualSize(path) : size;
+    const imageBytes = found === "qcow2" ? await virtualSize(path) : before.size;
     if (imageBytes === 0) throw new PandoError("EINVAL", `${path} is empty`, { path });
     const { blockSizeBytes } = await client.info();
     const sizeBytes = Math.ceil(imageBytes / blockSizeBytes) * blockSizeBytes;
     const request = { name, snapshot: null, contents, base: null, sizeBytes, resume: false };
     const partial = await PartialVolume.open(client, request);
     try {
-      if (found === "raw") await importRaw(file, path, partial);
+      if (found === "raw") await importRaw(file, { path, size: before.size }, partial);
       else await convert(["-n", "-f", "qcow2", "-O", "raw", resolve(path), needNbd(partial.info)]);
+      const after = await file.stat();
+      if (after.size !== before.size || after.mtimeMs !== before.mtimeMs) throw changed(path);
       return await partial.finish();
     } catch (error) {
       await partial.abort();
@@ -93,12 +96,16 @@ export async function exportImage(
   }
 }
 
-async function importRaw(file: FileHandle, path: string, partial: PartialVolume): Promise<void> {
-  const before = await file.stat();
-  const progress = new Progress(before.size);
+/** The size is the one that the volume was made for. */
+async function importRaw(
+  file: FileHandle,
+  { path, size }: { path: string; size: number },
+  partial: PartialVolume,
+): Promise<void> {
+  const progress = new Progress(size);
   try {
-    for (let at = 0; at < before.size; at += CHUNK_BYTES) {
-      const wanted = Math.min(CHUNK_BYTES, before.size - at);
+    for (let at = 0; at < size; at += CHUNK_BYTES) {
+      const wanted = Math.min(CHUNK_BYTES, size - at);
       // The rest of the last sector reads as zero.
       const chunk = Buffer.alloc(Math.ceil(wanted / GRAIN_BYTES) * GRAIN_BYTES);
       const { bytesRead } = await file.read(chunk, 0, wanted, at);
@@ -113,8 +120,6 @@ async function importRaw(file: FileHandle, path: string, partial: PartialVolume)
   } finally {
     progress.end();
   }
-  const after = await file.stat();
-  if (after.size !== before.size || after.mtimeMs !== before.mtimeMs) throw changed(path);
 }
 
 function changed(path: string): PandoError {
@@ -171,7 +176,7 @@ async function exportRaw(
   }
 }
 
-async function regular(file: FileHandle, path: string): Promise<{ size: number }> {
+async function regular(file: FileHandle, path: string): Promise<Stats> {
   const found = await file.stat();
   if (found.isFile()) return found;
   throw new PandoError("EINVAL", `${path} is not a file`, { path });

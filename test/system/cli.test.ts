@@ -78,6 +78,7 @@ test.before(async () => {
   await nbd.close();
   await ok("snapshot", "create", "db@monday");
   await ok("volume", "clone", "db@monday", "db-test");
+  await ok("snapshot", "create", "db-test@branched");
   assert.is(await daemon.stop(), 0);
 });
 
@@ -157,9 +158,11 @@ test("what the daemon refuses changes nothing", async () => {
       [1, /db is in the group twice/, ["snapshot", "create", "db@x", "db@y"]],
       [1, /nothing/, ["volume", "rollback", "db@nothing"]],
       [1, /there is no snapshot db-test@x/, ["volume", "rollback", "db-test@x"]],
+      [1, /0 IOPS is not from 1/, ["volume", "set", "db", "--iops", "0"]],
       [1, /65536/, ["volume", "set", "db", "--bandwidth", "4096"]],
       [1, /nothing/, ["snapshot", "delete", "db@nothing"]],
       [1, /smaller|shrink|grow/, ["volume", "resize", "db", "--size", "8MiB"]],
+      [1, /db-test.*(in use|open)/, ["volume", "rollback", "db-test@branched"]],
       [1, /is not a host NQN/, ["host", "allow", "db", "me"]],
       [1, /db-test.*(in use|open)/, ["volume", "delete", "db-test"]],
     ];

@@ -6,7 +6,9 @@ import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from 
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { importImage } from "../../engine/cli/image.js";
 import { NbdClient } from "../../engine/cli/nbd-client.js";
+import { PandoClient } from "../../engine/serve/client.js";
 import {
   failed,
   killDaemons,
@@ -15,6 +17,7 @@ import {
   startPandoDaemon,
   temporaryFolder,
 } from "../support/pando.js";
+import { rejects } from "../support/refuses.js";
 import { needsCommands, testUnless } from "../support/skip.js";
 
 const MIB = 1024 * 1024;
@@ -200,6 +203,34 @@ test("a raw image comes in and goes out as it is, without its holes", async () =
   failed(await pando("volume", "import", folder.path, "x"), 1, /not a file|cannot be read/);
   failed(await pando("volume", "export", "db@nothing", file("no")), 1, /there is no snapshot/);
   assert.not(existsSync(file("no")));
+});
+
+test("an image that changes while it comes in makes no volume", async () => {
+  const path = file("moving");
+  const client = new PandoClient(socket);
+  const begin = client.beginReceive.bind(client);
+  const before = await ok("volume", "list");
+  try {
+    for (const meddle of [
+      () => truncateSync(path, MIB),
+      () => truncateSync(path, 4 * MIB),
+      () => writeFileSync(path, fill("else ", 2 * MIB)),
+    ]) {
+      writeFileSync(path, fill("data ", 2 * MIB));
+      // The size has been looked at, and nothing has been read.
+      client.beginReceive = (request) => {
+        meddle();
+        return begin(request);
+      };
+      const contents = "11111111-2222-4333-8444-555555555555";
+      const moving = importImage(client, { path, name: "moving", format: "raw", contents });
+      await rejects(moving, "EINVAL", /changed while it was imported/);
+      assert.is(await ok("volume", "list"), before);
+      assert.equal(await client.listReceives(), []);
+    }
+  } finally {
+    client.close();
+  }
 });
 
 testUnless(needsCommands("qemu-img"), test)("a qcow2 image comes in and goes out", async () => {
