@@ -118,7 +118,11 @@ export class PandoClient {
   }
 
   async listVolumes(): Promise<VolumeView[]> {
-    return (await this.#list("ListVolumes", {})).map(fromVolumeMessage);
+    const found: VolumeView[] = [];
+    for await (const { volumes } of this.#stream("ListVolumes", {})) {
+      for (const volume of volumes) found.push(fromVolumeMessage(volume));
+    }
+    return found;
   }
 
   async deleteVolume(name: string): Promise<void> {
@@ -165,8 +169,12 @@ export class PandoClient {
     for await (const { ranges } of this.#stream("DiffSnapshots", request)) yield ranges;
   }
 
-  listSnapshots(volume = ""): Promise<SnapshotInfo[]> {
-    return this.#list("ListSnapshots", { volume });
+  async listSnapshots(volume = ""): Promise<SnapshotInfo[]> {
+    const found: SnapshotInfo[] = [];
+    for await (const { snapshots } of this.#stream("ListSnapshots", { volume })) {
+      for (const snapshot of snapshots) found.push(snapshot);
+    }
+    return found;
   }
 
   async deleteSnapshot(volume: string, snapshot: string): Promise<void> {

@@ -167,14 +167,14 @@ export interface UnaryMethods {
 
 /** Answered with a stream: a pool can have a million volumes. */
 export interface StreamMethods {
-  ListVolumes: { request: Empty; response: VolumeMessage };
+  ListVolumes: { request: Empty; response: { volumes: VolumeMessage[] } };
   ListReceives: { request: Empty; response: ReceiveMessage };
   BackUpMetadata: { request: Empty; response: { data: Uint8Array } };
   DiffSnapshots: {
     request: { base: BySnapshot | null; target: BySnapshot | null; startBytes: number };
     response: { ranges: { offsetBytes: number; lengthBytes: number; zero: boolean }[] };
   };
-  ListSnapshots: { request: { volume: string }; response: SnapshotMessage };
+  ListSnapshots: { request: { volume: string }; response: { snapshots: SnapshotMessage[] } };
   ListHostKeys: { request: Empty; response: HostKeysMessage };
   ListConnections: { request: { volume: string }; response: ConnectionMessage };
 }

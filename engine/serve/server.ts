@@ -63,6 +63,8 @@ export interface ControlServer {
 const CLOSE_TIMEOUT_MS = 5000;
 /** Some milliseconds of the control plane's thread. */
 const LIST_PAGE = 500;
+/** An NQN has up to 223 bytes. */
+const HOSTS_PER_MESSAGE = 4096;
 
 export async function startControlServer(options: {
   pool: PoolService;
@@ -237,7 +239,9 @@ function streamHandlers(pool: PoolService, places: Places): StreamHandlers {
       const volumes = pages((after: VolumeInfo | null) => {
         return pool.listVolumes({ after: after?.name ?? null, limit: LIST_PAGE });
       });
-      return mapAsync(volumes, (volume) => toVolumeMessage(viewVolume(volume, places)));
+      return mapAsync(inMessages(volumes), (page) => {
+        return { volumes: page.map((volume) => toVolumeMessage(viewVolume(volume, places))) };
+      });
     },
     ListReceives: async () => {
       const receives = await pool.listReceives();
@@ -256,11 +260,12 @@ function streamHandlers(pool: PoolService, places: Places): StreamHandlers {
     },
     ListSnapshots: async ({ volume }) => {
       if (volume !== "") requireName(volume, "volume");
-      return pages((last: SnapshotInfo | null) => {
+      const found = pages((last: SnapshotInfo | null) => {
         const after = last === null ? null : { volume: last.volume, snapshot: last.name };
         const page = { after, limit: LIST_PAGE };
         return pool.listSnapshots(volume === "" ? undefined : volume, page);
       });
+      return mapAsync(found, (snapshots) => ({ snapshots }));
     },
     ListHostKeys: () => pool.listHostKeys(),
     ListConnections: async ({ volume }) => {
@@ -347,16 +352,32 @@ async function* inTurns<T>(batches: AsyncIterable<T[]>): AsyncGenerator<{ ranges
 }
 
 /**
- * A list, however long, page by page: others have their turn between two of them, and neither is
+ * A list, however long, page by page, a message each: others have their turn between two of them, and neither is
  * all of it in memory at once nor is any of it from before the page before.
  */
-async function* pages<T>(list: (after: T | null) => Promise<T[]>): AsyncGenerator<T> {
+async function* pages<T>(list: (after: T | null) => Promise<T[]>): AsyncGenerator<T[]> {
   for (let last: T | null = null; ; ) {
     const page: T[] = await list(last);
-    yield* page;
     last = page.at(-1) ?? null;
     if (last === null) return;
+    yield page;
     await othersTurn();
+  }
+}
+
+/** A message has a limit of 4 MiB, and a volume's list of hosts has none. */
+async function* inMessages(volumes: AsyncIterable<VolumeInfo[]>): AsyncGenerator<VolumeInfo[]> {
+  for await (const page of volumes) {
+    let begin = 0;
+    let hosts = 0;
+    for (const [at, volume] of page.entries()) {
+      hosts += volume.allowedHosts.length;
+      if (hosts <= HOSTS_PER_MESSAGE || at === begin) continue;
+      yield page.slice(begin, at);
+      begin = at;
+      hosts = volume.allowedHosts.length;
+    }
+    yield page.slice(begin);
   }
 }
 
