@@ -89,8 +89,10 @@ export interface ServingPool {
 /** The real one. */
 export const engine: Engine = {
   async openPool(config, log) {
-    const { pool: path, meta: metaPath, indexCacheBytes, spaceLevels, authentication } = config;
-    const options = { path, metaPath, indexCacheBytes, spaceLevels, authentication, log };
+    const { pool: path, meta: metaPath, indexCacheBytes, spaceLevels } = config;
+    const { discard, authentication } = config;
+    const limits = { indexCacheBytes, spaceLevels };
+    const options = { path, metaPath, ...limits, discard, authentication, log };
     const { pool, handle, close } = await openRealPool(options);
     try {
       const frontEnds = await startFrontEnds(handle, config);

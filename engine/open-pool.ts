@@ -9,6 +9,7 @@ import { readFileSync, statSync } from "node:fs";
 import { native } from "../native/native.js";
 import { AssertionError } from "./base/assert.js";
 import { systemClock, systemSleep } from "./base/clock.js";
+import type { DiscardMode } from "./base/config.js";
 import { INDEX_BLOCK_BYTES } from "./base/constants.js";
 import { DEFAULT_POLICY, type DhchapPolicy } from "./base/dhchap-key.js";
 import { isPandoError, PandoError } from "./base/errors.js";
@@ -40,6 +41,8 @@ import { type UnflushedMemory, unflushedMemory } from "./unflushed-memory.js";
 
 /** A checkpoint is called for when this part of the index cache is dirty. */
 const DIRTY_SHARE = 1 / 4;
+/** stat(2): st_blocks are these, whatever the file system's are. */
+const STAT_BLOCK_BYTES = 512;
 const NO_ALARM = [101, 101, 101];
 /** Some milliseconds for each transaction of a fold. */
 const FOLD_BATCH = 32;
@@ -52,6 +55,8 @@ export interface OpenPoolOptions {
   /** Where the store is, if not beside the data. */
   metaPath: string | null;
   indexCacheBytes: number;
+  /** Whether free blocks are given back to the device; without it they are not. */
+  discard?: DiscardMode;
   /** Percent used at which each alarm level begins; without them there is no alarm. */
   spaceLevels?: readonly number[];
   /** How hosts prove who they are, if not in the usual ways. */
@@ -114,6 +119,7 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     indexCacheBytes,
     dirtyLimit: Math.floor((indexCacheBytes * DIRTY_SHARE) / INDEX_BLOCK_BYTES),
     foldBatch: FOLD_BATCH,
+    discard: givesBack(options.discard ?? "off", paths.data),
     spaceLevels: options.spaceLevels ?? NO_ALARM,
     checkStore: storeCheckInChild(paths.meta, () => store.forgetDeadReaders()),
     backups: {
@@ -142,6 +148,17 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     await mounted.close();
     throw error;
   }
+}
+
+/**
+ * "auto": a file that takes its space as it is written gives it back in the same way. One that has
+ * all of its space keeps it, since it was promised, and so does a device: discards cost some of
+ * them dearly, and it is the device's owner who knows.
+ */
+function givesBack(mode: DiscardMode, data: string): boolean {
+  if (mode !== "auto") return mode === "on";
+  const stat = statSync(data);
+  return stat.isFile() && stat.blocks * STAT_BLOCK_BYTES < stat.size;
 }
 
 /** A pool that no daemon serves. */

@@ -7,7 +7,7 @@ import { INDEX_BLOCK_BYTES, SECTOR_BYTES, SLOTS_PER_SPAN } from "../engine/base/
 import { PandoError } from "../engine/base/errors.js";
 
 /** Bumped whenever a function of the surface changes. */
-const ABI_VERSION = 7;
+const ABI_VERSION = 8;
 
 export interface Abi {
   version: number;
@@ -34,7 +34,7 @@ export interface DeviceInfo {
 }
 
 export interface PendingDiskOp {
-  kind: "read" | "write" | "write-durable" | "flush";
+  kind: "read" | "write" | "write-durable" | "flush" | "discard";
   offset: number;
   length: number;
 }
@@ -437,6 +437,11 @@ export interface Addon {
    * when no device I/O knows them any more.
    */
   blocksRelease(pool: number, runs: Uint32Array): void;
+  /**
+   * Pairs of first block and count that are free and lent to nobody until it settles: the device
+   * gets them back. It ends at the first error, with the system call's name of it.
+   */
+  blocksPunch(pool: number, runs: Uint32Array): Promise<void>;
 
   /**
    * Pairs of first block and count. `exhausted`, with none: there are no more; writes that need one

@@ -69,8 +69,13 @@ export interface Settings {
   indexCache?: string;
   /** Percent of the pool used at which each alarm level begins: "80,90,95". */
   spaceLevels?: string;
+  /** Whether the device gets free blocks back: "on", "off", or "auto", for sparse files only. */
+  discard?: string;
   logLevel?: string;
 }
+
+export const DISCARD_MODES = ["auto", "on", "off"] as const;
+export type DiscardMode = (typeof DISCARD_MODES)[number];
 
 /** Paths of PEM files: who this side is, and who signs the certificates of the other. */
 export interface TlsFiles {
@@ -100,6 +105,7 @@ export interface Config {
   readonly indexCacheBytes: number;
   /** Percent, rising. */
   readonly spaceLevels: readonly number[];
+  readonly discard: DiscardMode;
   readonly logLevel: LogLevel;
 }
 
@@ -120,6 +126,7 @@ export const SETTING_NAMES = [
   "apiAuthority",
   "indexCache",
   "spaceLevels",
+  "discard",
   "logLevel",
 ] as const satisfies readonly (keyof Settings)[];
 
@@ -223,6 +230,7 @@ export function makeConfig(settings: Settings, environment: Environment): Config
     api: makeApi(settings),
     indexCacheBytes: parseIndexCache(settings.indexCache ?? DEFAULT_INDEX_CACHE),
     spaceLevels: parseSpaceLevels(settings.spaceLevels ?? DEFAULT_SPACE_LEVELS),
+    discard: parseDiscard(settings.discard ?? "auto"),
     logLevel: parseLogLevel(settings.logLevel ?? "info"),
   });
 }
@@ -307,6 +315,15 @@ function parseSpaceLevels(text: string): readonly number[] {
   throw new PandoError("EINVAL", `${quote(text)} are not space levels`, {
     field: "spaceLevels",
     hint: `three whole percentages, rising, as in ${DEFAULT_SPACE_LEVELS}`,
+  });
+}
+
+function parseDiscard(text: string): DiscardMode {
+  const mode = DISCARD_MODES.find((known) => known === text);
+  if (mode !== undefined) return mode;
+  throw new PandoError("EINVAL", `${quote(text)} does not say when to discard`, {
+    field: "discard",
+    hint: `one of ${DISCARD_MODES.join(", ")}`,
   });
 }
 

@@ -32,6 +32,7 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         .option("api-authority", text("PEM file: who signs the certificates of its clients"))
         .option("index-cache", text("Memory for index blocks"))
         .option("space-levels", text("Percent used at which each alarm begins, as in 80,90,95"))
+        .option("discard", text("Whether the device gets free blocks back: auto, on or off"))
         .option("log-level", text("fatal, error, warn, info, debug or trace"))
         .example("$0 daemon --pool /srv/pando", "")
         .example("$0 daemon --config /etc/pando/pando.json --log-level debug", ""),
@@ -53,6 +54,7 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         apiAuthority: args.apiAuthority,
         indexCache: args.indexCache,
         spaceLevels: args.spaceLevels,
+        discard: args.discard,
         logLevel: args.logLevel,
       });
       const environment = readEnvironment();

@@ -275,13 +275,23 @@ function describePool(info: PoolInfo): string {
     ["size", formatSize(info.sizeBytes)],
     ["used", describeUsed(info)],
     ["free", formatSize(info.freeBytes)],
-    ["pending", `${formatSize(info.pendingBytes)}, free after the next checkpoint`],
+    ["pending", `${formatSize(info.pendingBytes)}, free soon`],
+    ["reserved", `${formatSize(info.reservedBytes)}, for superblocks and journal`],
     ["volumes", String(info.volumes)],
     ["snapshots", String(info.snapshots)],
     ["layers", `${info.layers}, ${info.reclaiming} of them deleted`],
     ["reclaim", describeReclaim(info)],
+    ["discard", describeDiscard(info)],
     ["journal", `${formatSize(journal.usedBytes)} of ${formatSize(journal.sizeBytes)}`],
   ]);
+}
+
+function describeDiscard({ discard }: PoolInfo): string {
+  if (discard.state === "off") return "off";
+  const { state, punchedBytes, skippedBytes } = discard;
+  const back = `${formatSize(punchedBytes)} given back to the device since the start`;
+  const skipped = skippedBytes === 0 ? "" : `, ${formatSize(skippedBytes)} skipped`;
+  return `${state === "on" ? "on" : "the device cannot"}; ${back}${skipped}`;
 }
 
 function describeUsed({ usedBytes, sizeBytes, spaceLevel }: PoolInfo): string {

@@ -133,7 +133,12 @@ export interface PoolInfo {
   /** Allocated, as of now: what is lent to the data path but not written does not count. */
   usedBytes: number;
   freeBytes: number;
-  /** Of what is used: given up already, and free after the next checkpoint. */
+  /**
+   * Of the device, and not in sizeBytes: superblocks, journal, and what is less than a block at the
+   * end. Of the data blocks nothing is kept back: metadata takes none.
+   */
+  reservedBytes: number;
+  /** Of what is used: given up already, and free soon: after the next checkpoint, or a punch. */
   pendingBytes: number;
   /** 0, or how many of the configured thresholds usedBytes has reached: 3 is critical. */
   spaceLevel: number;
@@ -147,7 +152,18 @@ export interface PoolInfo {
   /** Null, or the sentence that says why the pool takes no more writes. */
   failure: string | null;
   journal: { sizeBytes: number; usedBytes: number };
+  discard: DiscardInfo;
   counters: Record<string, number>;
+}
+
+/** Free blocks given back to the device. */
+export interface DiscardInfo {
+  /** Unsupported: it was tried, and the device or its file system cannot. */
+  state: "on" | "off" | "unsupported";
+  // Since the pool was opened.
+  punchedBytes: number;
+  /** Free, and not given back: a write wanted them, too many waited, or the device failed. */
+  skippedBytes: number;
 }
 
 export interface ReclaimInfo {

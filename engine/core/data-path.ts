@@ -145,6 +145,16 @@ export class DataPath {
     if (runs.length > 0) this.#addon.blocksRelease(this.handle, flatten(runs));
   }
 
+  /** Nobody's until it settles. Null, or the system's name of what went wrong. */
+  async punchBlocks(runs: readonly BlockRun[]): Promise<string | null> {
+    try {
+      await this.#addon.blocksPunch(this.handle, flatten(runs));
+      return null;
+    } catch (error) {
+      return error instanceof Error && "code" in error ? String(error.code) : "EIO";
+    }
+  }
+
   lend(runs: readonly BlockRun[], exhausted: boolean): void {
     this.#addon.extentsLend(this.handle, flatten(runs), exhausted);
   }

@@ -69,6 +69,7 @@ import { type LimitsChange, limitsOf, nativeLimits, requireLimits, withLimits } 
 import { Mutex } from "./mutex.js";
 import { OpenVolumes } from "./open-volumes.js";
 import { Pace } from "./pace.js";
+import { Punches } from "./punches.js";
 import { Receives } from "./receives.js";
 import { Reclaimer } from "./reclaimer.js";
 import type { Recovered } from "./recovery.js";
@@ -97,6 +98,8 @@ export interface PoolParts {
   dirtyLimit: number;
   /** Index blocks that a fold changes in one transaction; hosts' writes to them wait for it. */
   foldBatch: number;
+  /** Free blocks are given back to the device. */
+  discard: boolean;
   /** Percent of the pool used at which each level above 0 begins. */
   spaceLevels: readonly number[];
   /** In this process if it is not given. */
@@ -112,6 +115,7 @@ export class Pool implements PoolService {
   readonly #path: DataPath;
   readonly #map: FreeMap;
   readonly #space: Space;
+  readonly #punches: Punches;
   readonly #checkpointer: Checkpointer;
   readonly #reclaimer: Reclaimer;
   readonly #volumes: OpenVolumes;
@@ -157,9 +161,18 @@ export class Pool implements PoolService {
     this.#map = new FreeMap(this.#store, { dataBlocks, allocatedBlocks });
     const indexWrites = new Mutex();
     this.#checkpointer = new Checkpointer(this.#store, this.#path, this.#map, indexWrites);
+    this.#punches = new Punches({
+      path: this.#path,
+      pace: new Pace(parts.clock, this.#path),
+      log: parts.log,
+      blockSizeBytes: superblock.blockSizeBytes,
+      enabled: parts.discard,
+      free: (runs) => this.#space.free(runs),
+    });
     this.#space = new Space(this.#path, this.#map, {
       dataBlocks,
       makeFree: () => this.#background.makeFree(),
+      punches: this.#punches,
       log: parts.log,
     });
     const raise = parts.backups?.raise ?? (() => Promise.resolve());
@@ -231,9 +244,10 @@ export class Pool implements PoolService {
   async info(): Promise<PoolInfo> {
     this.#assertOpen();
     const stats = await this.#path.stats();
-    const { blockSizeBytes: block, dataBlocks } = this.#superblock;
+    const { blockSizeBytes: block, dataBlocks, deviceSizeBytes } = this.#superblock;
     const { blocksFreed, ...progress } = this.#reclaimer.progress();
     const usedBlocks = this.#usedBlocks(stats.lentBlocks ?? 0);
+    const { waitingBlocks, punchedBlocks, skippedBlocks } = this.#punches.counts();
     return {
       uuid: this.#superblock.uuid,
       path: this.#parts.path,
@@ -241,7 +255,8 @@ export class Pool implements PoolService {
       sizeBytes: dataBlocks * block,
       usedBytes: usedBlocks * block,
       freeBytes: (dataBlocks - usedBlocks) * block,
-      pendingBytes: (stats.pendingFreeBlocks ?? 0) * block,
+      reservedBytes: deviceSizeBytes - dataBlocks * block,
+      pendingBytes: ((stats.pendingFreeBlocks ?? 0) + waitingBlocks) * block,
       spaceLevel: this.#levels.at(usedBlocks, dataBlocks).level,
       volumes: this.#store.count("volumes"),
       snapshots: this.#store.count("snapshots"),
@@ -252,6 +267,11 @@ export class Pool implements PoolService {
       journal: {
         sizeBytes: this.#superblock.journalBlocks * SECTOR_BYTES,
         usedBytes: (stats.journalUsedBlocks ?? 0) * SECTOR_BYTES,
+      },
+      discard: {
+        state: this.#punches.state,
+        punchedBytes: punchedBlocks * block,
+        skippedBytes: skippedBlocks * block,
       },
       counters: { ...stats, checkpoints: this.#checkpointer.completed },
     };
@@ -515,9 +535,10 @@ export class Pool implements PoolService {
     return this.#hosts.connections(volume);
   }
 
-  checkpoint(): Promise<void> {
+  async checkpoint(): Promise<void> {
     this.#assertOpen();
-    return this.#checkpointer.run();
+    await this.#checkpointer.run();
+    await this.#punches.idle();
   }
 
   /** Checkpoints and reclaims until nothing that was deleted waits any more. */
@@ -526,6 +547,7 @@ export class Pool implements PoolService {
     while (await this.#background.makeFree()) {
       // Each round may let a hidden parent go.
     }
+    await this.#punches.idle();
   }
 
   /** Block I/O from here, for tests and tools. */
@@ -574,6 +596,7 @@ export class Pool implements PoolService {
       }
     }
     await background.ended;
+    await this.#punches.stop();
     this.#path.close();
     await this.#store.close();
     this.#parts.addon.deviceClose(this.#parts.device);

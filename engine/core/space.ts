@@ -4,9 +4,11 @@
 // that, a checkpoint is run if blocks wait for one; after it, the first blocks that come free are
 // lent unasked, so a full pool recovers by itself.
 import type { Log } from "../base/log.js";
+import type { BlockRun } from "../store/block-run.js";
 import type { FreeMap } from "../store/free-map.js";
 import type { FreeMapChange } from "../store/free-map-patch.js";
 import { type DataPath, unflatten } from "./data-path.js";
+import type { Punches } from "./punches.js";
 
 /**
  * At most this much is lent at a time: a crash forgets it, so it costs nothing but a look at the
@@ -21,6 +23,8 @@ export interface SpaceOptions {
    * Makes what waits for a checkpoint or a reclaim free, if there is any; false: there was nothing.
    */
   makeFree: () => Promise<boolean>;
+  /** Released blocks go through it before they are free. */
+  punches: Pick<Punches, "add" | "skip" | "rush" | "answered">;
   log: Log;
 }
 
@@ -50,6 +54,12 @@ export class Space {
 
   /** Answers one request for blocks. */
   async wanted(): Promise<void> {
+    if (!this.lend()) await this.#options.punches.rush(() => this.#makeFree());
+  }
+
+  async #makeFree(): Promise<void> {
+    if (this.lend()) return;
+    await this.#options.punches.answered();
     if (this.lend()) return;
     try {
       if ((await this.#options.makeFree()) && this.lend()) return;
@@ -77,7 +87,15 @@ export class Space {
    * durable.
    */
   freed(flat: Uint32Array): void {
-    this.#map.release(unflatten(flat));
+    const runs = unflatten(flat);
+    this.#map.requireReleased(runs);
+    if (this.#exhausted) this.#options.punches.skip(runs);
+    else this.#options.punches.add(runs);
+  }
+
+  /** Nothing is to be done about them any more. */
+  free(runs: readonly BlockRun[]): void {
+    this.#map.release(runs);
     if (this.#exhausted) this.lend();
   }
 }

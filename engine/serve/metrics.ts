@@ -13,8 +13,13 @@ const POOL_GAUGES: [name: string, help: string, value: (info: PoolInfo) => numbe
   ["pando_pool_used_bytes", "Allocated blocks.", (info) => info.usedBytes],
   ["pando_pool_free_bytes", "Blocks that can be allocated.", (info) => info.freeBytes],
   [
+    "pando_pool_reserved_bytes",
+    "Of the device, for superblocks and journal; not part of the size.",
+    (info) => info.reservedBytes,
+  ],
+  [
     "pando_pool_pending_bytes",
-    "Of the used ones: free after the next checkpoint.",
+    "Of the used ones: free after the next checkpoint, or a punch.",
     (info) => info.pendingBytes,
   ],
   [
@@ -47,6 +52,8 @@ const POOL_COUNTERS: [name: string, help: string, value: (info: PoolInfo) => num
   ["pando_reclaimed_spans_total", "Spans reclaimed.", (info) => info.reclaim.spansReclaimed],
   ["pando_folded_spans_total", "Spans folded.", (info) => info.reclaim.spansFolded],
   ["pando_swept_spans_total", "Spans swept.", (info) => info.reclaim.spansSwept],
+  ["pando_punched_bytes_total", "Free, given back to the device.", (i) => i.discard.punchedBytes],
+  ["pando_punch_skipped_bytes_total", "Free, not given back.", (i) => i.discard.skippedBytes],
   ["pando_reclaim_freed_bytes_total", "Space brought back.", (info) => info.reclaim.freedBytes],
 ];
 

@@ -19,6 +19,7 @@ export interface PoolMessage {
   sizeBytes: number;
   usedBytes: number;
   freeBytes: number;
+  reservedBytes: number;
   pendingBytes: number;
   spaceLevel: number;
   volumes: number;
@@ -29,6 +30,7 @@ export interface PoolMessage {
   journal: { sizeBytes: number; usedBytes: number } | null;
   counters: Record<string, number>;
   reclaim: ReclaimInfo | null;
+  discard: { state: string; punchedBytes: number; skippedBytes: number } | null;
 }
 
 export interface CheckReportMessage {

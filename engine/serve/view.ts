@@ -58,6 +58,8 @@ const NOTHING_RECLAIMED: PoolInfo["reclaim"] = {
   freedBytes: 0,
 };
 
+const DISCARD_STATES: readonly PoolInfo["discard"]["state"][] = ["on", "off", "unsupported"];
+
 export function viewVolume(volume: VolumeInfo, places: Places): VolumeView {
   return { ...volume, ...served(volume.uuid, volume.name, places) };
 }
@@ -169,6 +171,11 @@ export function fromPoolMessage(message: PoolMessage): PoolInfo {
     failure: message.failure || null,
     journal: message.journal ?? { sizeBytes: 0, usedBytes: 0 },
     reclaim: message.reclaim ?? NOTHING_RECLAIMED,
+    discard: {
+      state: DISCARD_STATES.find((state) => state === message.discard?.state) ?? "off",
+      punchedBytes: message.discard?.punchedBytes ?? 0,
+      skippedBytes: message.discard?.skippedBytes ?? 0,
+    },
   };
 }
 

@@ -140,6 +140,19 @@ export class FreeMap {
     this.#move(runs, "released", "free");
   }
 
+  /** Asserts it, before something is done to them that cannot be undone. */
+  requireReleased(runs: readonly BlockRun[]): void {
+    for (const { first, count } of runs) {
+      for (let block = first; block < first + count; block++) {
+        const chunk = this.#chunk(Math.floor(block / BLOCKS_PER_CHUNK));
+        const mask = 1 << (block & 7);
+        const byte = (block % BLOCKS_PER_CHUNK) >> 3;
+        const both = (chunk.low[byte] as number) & (chunk.high[byte] as number);
+        assert((both & mask) !== 0, `block ${block} is not released`);
+      }
+    }
+  }
+
   /** Takes free runs of at least `minimum` blocks; gives the number of blocks taken. */
   #takeFrom(
     at: number,

@@ -16,7 +16,7 @@ namespace pando {
 namespace {
 
 /// Equal to ABI_VERSION in native.ts; raised whenever a function of the surface changes.
-constexpr uint32_t kAbiVersion = 7;
+constexpr uint32_t kAbiVersion = 8;
 
 Napi::Value Abi(const Napi::CallbackInfo& info) {
   Napi::Object abi = Napi::Object::New(info.Env());

@@ -180,7 +180,7 @@ Napi::Value SimDiskPending(const Napi::CallbackInfo& info) {
   Args args(info, "simDiskPending");
   const auto device = sim_arg(args, 0);
   if (device == nullptr) return info.Env().Undefined();
-  static constexpr const char* kKinds[] = {"read", "write", "write-durable", "flush"};
+  static constexpr const char* kKinds[] = {"read", "write", "write-durable", "flush", "discard"};
   Napi::Array result = Napi::Array::New(info.Env());
   for (size_t i = 0; i < device->sim->pending_count(); ++i) {
     const DiskOp op = device->sim->pending(i);
@@ -223,7 +223,8 @@ Napi::Value SimDiskTransfer(const Napi::CallbackInfo& info) {
   if (!args.ok()) return info.Env().Undefined();
   const bool pending = index < device->sim->pending_count();
   const uint32_t unit = device->sim->atomic_unit();
-  if (!pending || device->sim->pending(index).kind == DiskOpKind::kFlush) {
+  const DiskOpKind kind = pending ? device->sim->pending(index).kind : DiskOpKind::kFlush;
+  if (kind == DiskOpKind::kFlush || kind == DiskOpKind::kDiscard) {
     args.fail("index", "that of a pending read or write");
   } else if (length == 0 || length % unit != 0 || length >= device->sim->pending(index).length) {
     args.fail("length", "whole atomic units, less than are left");

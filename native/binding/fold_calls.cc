@@ -113,6 +113,18 @@ Napi::Value BlocksRelease(const Napi::CallbackInfo& info) {
   return undefined(args);
 }
 
+/// blocksPunch(pool, runs: Uint32Array of (first block, count)): Promise
+Napi::Value BlocksPunch(const Napi::CallbackInfo& info) {
+  Args args(info, "blocksPunch");
+  const auto engine = engine_arg(args);
+  const std::vector<BlockRun> runs = args.ok() ? runs_arg(args, 1) : std::vector<BlockRun>{};
+  if (!args.ok()) return undefined(args);
+  return make_promise(args.env(), engine, [=](const Settle& settle) {
+    engine->pool().punch_blocks(runs,
+                                [settle](int error) { settle(error, "punch holes", nullptr); });
+  });
+}
+
 }  // namespace
 
 void register_fold_calls(Napi::Env env, Napi::Object exports) {
@@ -121,6 +133,7 @@ void register_fold_calls(Napi::Env env, Napi::Object exports) {
   exports.Set("foldLetGo", Napi::Function::New(env, FoldLetGo));
   exports.Set("foldUnlink", Napi::Function::New(env, FoldUnlink));
   exports.Set("blocksRelease", Napi::Function::New(env, BlocksRelease));
+  exports.Set("blocksPunch", Napi::Function::New(env, BlocksPunch));
 }
 
 }  // namespace pando

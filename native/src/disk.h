@@ -18,6 +18,7 @@ enum class DiskOpKind : uint8_t {
   kWrite,
   kWriteDurable,  // FUA: durable by itself when done; says nothing of other writes
   kFlush,
+  kDiscard,  // nobody needs these bytes any more: what they read as afterwards is anything
 };
 
 /// One operation. The submitter owns it, and its data, until `done` runs; `done` never runs inside

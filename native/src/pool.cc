@@ -25,9 +25,11 @@ Pool::Pool(Disk& disk, BufferPool& buffers, PoolHost& host, const PoolOptions& o
       unflushed_(shared, {options.journal.pool_uuid, options.journal.epoch, options.boot_id}),
       journal_(disk, buffers, options.journal, &unflushed_),
       committer_(disk, journal_, [this](int error) { poison(error, "flush or journal write"); }),
-      index_(options.index_cache_bytes, [this](uint64_t token, uint64_t layer, uint32_t span) {
-        host_.index_wanted(token, layer, span);
-      }) {
+      index_(options.index_cache_bytes,
+             [this](uint64_t token, uint64_t layer, uint32_t span) {
+               host_.index_wanted(token, layer, span);
+             }),
+      punches_(disk, options.data_offset_bytes, options.block_size) {
   PANDO_ASSERT(options.block_size % kSectorSize == 0);
 }
 
@@ -182,6 +184,18 @@ void Pool::fold_let_go(uint64_t layer, const std::vector<uint32_t>& spans) {
 void Pool::release_blocks(const std::vector<BlockRun>& runs) {
   for (const BlockRun& run : runs) releases_.add_durable(run);
   publish_released();
+}
+
+void Pool::punch_blocks(std::vector<BlockRun> runs, std::function<void(int)> done) {
+  for (const BlockRun& run : runs) {
+    PANDO_ASSERT(run.first != 0 && run.count != 0);
+    PANDO_ASSERT(uint64_t{run.first} + run.count - 1 <= options_.data_blocks);
+  }
+  if (failed_ || runs.empty()) {
+    done(failed_ ? EIO : 0);
+    return;
+  }
+  punches_.punch(std::move(runs), std::move(done));
 }
 
 void Pool::publish_released() {

@@ -21,6 +21,7 @@
 #include "extents.h"
 #include "index_cache.h"
 #include "journal.h"
+#include "punches.h"
 #include "release_queue.h"
 #include "span_holds.h"
 
@@ -152,6 +153,10 @@ class Pool {
   /// that may know them has ended.
   void release_blocks(const std::vector<BlockRun>& runs);
 
+  /// Gives these blocks back to the device. They are the caller's until it is answered: nothing
+  /// maps them, durably, and they are lent to nobody. 0 or a positive errno.
+  void punch_blocks(std::vector<BlockRun> runs, std::function<void(int)> done);
+
   /// `exhausted`: there are no more; writes that need one fail until some are lent.
   void lend(const std::vector<BlockRun>& runs, bool exhausted);
   void index_answer(uint64_t token, uint64_t owner, const std::byte* bytes, bool failed);
@@ -201,6 +206,7 @@ class Pool {
   Extents extents_;
   ReleaseQueue releases_;
   SpanHolds holds_;
+  Punches punches_;
   PoolCounters counters_;
   std::unordered_map<uint64_t, std::unique_ptr<Volume>> volumes_;
   std::vector<std::function<void()>> room_waiters_;

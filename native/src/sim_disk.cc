@@ -9,8 +9,11 @@
 namespace pando {
 namespace {
 
+constexpr std::byte kDiscarded{0xD5};
+
 bool is_write(const DiskOp& op) {
-  return op.kind == DiskOpKind::kWrite || op.kind == DiskOpKind::kWriteDurable;
+  return op.kind == DiskOpKind::kWrite || op.kind == DiskOpKind::kWriteDurable ||
+         op.kind == DiskOpKind::kDiscard;
 }
 
 }  // namespace
@@ -29,12 +32,15 @@ void SimDisk::submit(DiskOp* op) {
   PANDO_ASSERT(op->offset % atomic_unit_ == 0 && op->length % atomic_unit_ == 0);
   PANDO_ASSERT(op->offset + op->length <= size_bytes_);
   op->error = 0;
-  pending_.push_back({op, writes_, 0});
+  const bool discards = op->kind == DiskOpKind::kDiscard;
+  pending_.push_back({op, writes_, 0, Unit(discards ? op->length : 0, kDiscarded)});
 }
 
 DiskOp SimDisk::rest_of(const Pending& pending) {
   DiskOp rest = *pending.op;
   if (rest.kind == DiskOpKind::kFlush) return rest;
+  // Nothing writes to it.
+  if (rest.kind == DiskOpKind::kDiscard) rest.data = const_cast<std::byte*>(pending.pattern.data());
   rest.offset += pending.transferred;
   rest.data += pending.transferred;
   rest.length -= pending.transferred;
@@ -115,7 +121,8 @@ void SimDisk::complete(size_t index, int error, uint64_t seed) {
 void SimDisk::transfer(size_t index, uint32_t length) {
   PANDO_ASSERT(index < pending_.size() && !borrows_pending_);
   DiskOp part = rest_of(pending_[index]);
-  PANDO_ASSERT(part.kind != DiskOpKind::kFlush && length % atomic_unit_ == 0);
+  PANDO_ASSERT(part.kind != DiskOpKind::kFlush && part.kind != DiskOpKind::kDiscard);
+  PANDO_ASSERT(length % atomic_unit_ == 0);
   PANDO_ASSERT(length > 0 && length < part.length);
   part.length = length;
   if (part.kind == DiskOpKind::kRead) {

@@ -5,6 +5,9 @@
 // cache until a flush that was issued after its completion is done. A power cut keeps, for each
 // atomic unit, any one of: the durable contents, or any of the unflushed or still pending writes to
 // it. So multi-unit writes tear.
+//
+// A discard overwrites what it discards with a pattern that nobody writes, and otherwise is a
+// write: whoever discards what somebody still maps is found out.
 #pragma once
 
 #include <array>
@@ -95,6 +98,7 @@ class SimDisk final : public Disk {
     DiskOp* op;
     uint64_t writes_before;  // flush: the writes completed before it was issued
     uint32_t transferred;    // by short transfers
+    Unit pattern;            // discard: what is there afterwards
   };
 
   static DiskOp rest_of(const Pending& pending);

@@ -100,6 +100,16 @@ void UringDisk::issue(DiskOp* op) {
     case DiskOpKind::kFlush:
       ring_.fdatasync(&op->ring_op, device_.fd());
       break;
+    case DiskOpKind::kDiscard:
+      if (!device_.is_block_device()) {
+        constexpr int kPunch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+        ring_.fallocate(&op->ring_op, device_.fd(), kPunch, op->offset, op->length);
+        break;
+      }
+      // The ring can do it on a block device since Linux 6.12 only.
+      if (discards_ == nullptr) discards_ = std::make_unique<DiscardThread>(ring_, device_.fd());
+      discards_->submit(op);
+      break;
   }
 }
 
@@ -110,7 +120,7 @@ void UringDisk::completed(DiskOp* op, int32_t result) {
   }
   if (result < 0) {
     op->error = -result;
-  } else if (op->kind != DiskOpKind::kFlush) {
+  } else if (op->kind != DiskOpKind::kFlush && op->kind != DiskOpKind::kDiscard) {
     op->transferred += static_cast<uint32_t>(result);
     if (op->transferred < op->length) {
       if (result != 0) {  // a short transfer goes on where it stopped

@@ -1,8 +1,10 @@
 // The data device through io_uring: a file or a block device, opened O_DIRECT.
 #pragma once
 
+#include <memory>
 #include <string>
 
+#include "discard_thread.h"
 #include "disk.h"
 
 namespace pando {
@@ -34,7 +36,7 @@ class DeviceFile {
 
 class UringDisk final : public Disk {
  public:
-  /// Both must outlive the disk.
+  /// Both must outlive the disk, and nothing be under way when it ends.
   UringDisk(Ring& ring, const DeviceFile& device) : ring_(ring), device_(device) {}
 
   void submit(DiskOp* op) override;
@@ -48,6 +50,7 @@ class UringDisk final : public Disk {
 
   Ring& ring_;
   const DeviceFile& device_;
+  std::unique_ptr<DiscardThread> discards_;  // of a block device, from the first one on
 };
 
 }  // namespace pando

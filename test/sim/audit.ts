@@ -42,6 +42,8 @@ export function requireCleanStore(world: World): void {
 export async function requireAccounts(world: World): Promise<void> {
   await world.quiesce();
   const report = (await world.run(world.pool.check()))?.value;
+  // What the device takes back is in use until it has answered.
+  await world.run(world.pool.checkpoint());
   await world.quiesce();
   const info = (await world.run(world.pool.info()))?.value;
   assert(report !== undefined && info !== undefined, "the pool says how it is");

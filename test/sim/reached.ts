@@ -28,6 +28,8 @@ export const GOALS = [
   "discard of shared blocks",
   "discard of own blocks",
   "free deferred by I/O under way",
+  "free block given back to the device",
+  "crash while the device takes free blocks back",
   "stale index answer",
   "overlap wait",
   "gate wait",
@@ -87,6 +89,8 @@ export class Reached {
     const counters = info?.counters ?? {};
     this.add("span folded", info?.reclaim.spansFolded ?? 0);
     this.add("span swept", info?.reclaim.spansSwept ?? 0);
+    const punched = info?.discard.punchedBytes ?? 0;
+    this.add("free block given back to the device", punched / world.superblock.blockSizeBytes);
     const count = (name: string): number => {
       const value = counters[name];
       if (value === undefined) throw new Error(`there is no counter ${name}`);
@@ -123,6 +127,8 @@ export class Reached {
       else this.add("crash before a snapshot is committed");
     }
     if (changes.some((change) => change.startsWith("delete"))) this.add("crash in a deletion");
+    const punching = world.choices().some(({ kind }) => kind === "discard");
+    if (punching) this.add("crash while the device takes free blocks back");
     const dead = listLayers(world.store).some(({ record }) => record.state === "dead");
     if (dead) this.add("crash while a deleted layer waits for its reclaim");
   }

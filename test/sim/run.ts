@@ -77,6 +77,7 @@ function poolOf(seed: number, random: Random): WorldOptions {
     atomicUnit: random.oneIn(2) ? 512 : 4096,
     indexCacheBytes: random.pick([2, 4, 8, 100]) * ENTRY_BYTES,
     dirtyLimit: random.pick([2, 6, 1000]),
+    discard: seed % 4 !== 2,
   };
 }
 

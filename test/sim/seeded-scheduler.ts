@@ -59,7 +59,7 @@ export class SeededScheduler {
   take(choice: Choice): boolean {
     const { dice } = this.#options;
     const { kind, length, shorten } = choice;
-    const data = kind === "read" || kind === "write";
+    const data = kind === "read" || kind === "write" || kind === "discard";
     if (shorten !== undefined && dice?.roll("shortTransfer") === true) {
       const units = length / shorten.unitBytes;
       shorten.take((1 + this.#random.below(units - 1)) * shorten.unitBytes);

@@ -31,6 +31,8 @@ export interface WorldOptions {
   atomicUnit?: 512 | 4096;
   indexCacheBytes?: number;
   dirtyLimit?: number;
+  /** Free blocks go back to the disk. */
+  discard?: boolean;
   /** Of the first journal block: how far from the ring's end the journal begins. */
   firstSequence?: number;
 }
@@ -93,6 +95,7 @@ export class World {
     write: 0,
     "write-durable": 0,
     flush: 0,
+    discard: 0,
     commit: 0,
     durable: 0,
     question: 0,
@@ -254,6 +257,7 @@ export class World {
       indexCacheBytes: this.#options.indexCacheBytes ?? 1024 * 1024,
       dirtyLimit: this.#options.dirtyLimit ?? 1000,
       foldBatch: 2,
+      discard: this.#options.discard ?? false,
       spaceLevels: [80, 90, 95],
       backups: {
         store: async function* (fixed): AsyncGenerator<Uint8Array> {
@@ -310,15 +314,16 @@ export class World {
         this.steps[op.kind]++;
         native.simDiskComplete(this.#device, index, errno, this.stepCount);
       },
-      ...(op.length > this.atomicUnit && {
-        shorten: {
-          unitBytes: this.atomicUnit,
-          take: (lengthBytes: number) => {
-            this.steps[op.kind]++;
-            native.simDiskTransfer(this.#device, index, lengthBytes);
+      ...(op.kind !== "discard" &&
+        op.length > this.atomicUnit && {
+          shorten: {
+            unitBytes: this.atomicUnit,
+            take: (lengthBytes: number) => {
+              this.steps[op.kind]++;
+              native.simDiskTransfer(this.#device, index, lengthBytes);
+            },
           },
-        },
-      }),
+        }),
     }));
     for (const waiting of this.#indexSteps) {
       choices.push({

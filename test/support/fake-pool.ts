@@ -43,6 +43,7 @@ export class FakePool implements PoolService {
       sizeBytes: 2 ** 40,
       usedBytes: 4096,
       freeBytes: 2 ** 40 - 4096,
+      reservedBytes: 2 ** 26 + 2 ** 20,
       pendingBytes: 0,
       spaceLevel: 0,
       volumes: this.volumes.size,
@@ -61,6 +62,7 @@ export class FakePool implements PoolService {
       },
       failure: this.failure,
       journal: { sizeBytes: 2 ** 26, usedBytes: 8192 },
+      discard: { state: "on", punchedBytes: 4096, skippedBytes: 0 },
       counters: { journalCommits: 7, "reads-inherited": 3 },
     };
   }

@@ -2,10 +2,11 @@
 // another device node as between machines; and whatever is on a device keeps a pool from being made
 // there.
 import { spawnSync } from "node:child_process";
-import { existsSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { sleep } from "../../engine/base/clock.js";
 import { NbdClient } from "../../engine/cli/nbd-client.js";
 import {
   failed,
@@ -33,9 +34,9 @@ const nbdSocket = join(folder.path, "run", "nbd.sock");
 const attached = new Set([first.stdout.trim()]);
 let device = first.stdout.trim();
 const pando = (...args: string[]) => runPando(real, args, { PANDO_SOCKET: socket });
-const serve = () =>
+const serve = (...more: string[]) =>
   startPandoDaemon(real, [
-    ...["--pool", device, "--socket", socket, "--metrics", "none", "--target", "none"],
+    ...["--pool", device, "--socket", socket, "--metrics", "none", "--target", "none", ...more],
   ]);
 
 function run(program: string, ...args: string[]): string {
@@ -159,6 +160,40 @@ test("it moves as a whole", async () => {
   assert.match(await ok("snapshot", "list"), /db@monday/);
   assert.is(await daemon.stop(), 0);
 });
+
+test("what is free goes back to the device, if it is told so", async () => {
+  for (const [discard, state] of [
+    ["auto", "off"],
+    ["on", "on"],
+  ] as const) {
+    const daemon = await serve("--discard", discard);
+    await ok("volume", "create", "old", "--size", "16MiB");
+    const nbd = await NbdClient.open({ socket: nbdSocket, name: "old" });
+    for (let mib = 0; mib < 16; mib++) await nbd.write(mib * 2 ** 20, Buffer.alloc(2 ** 20, "y"));
+    await nbd.flush();
+    await nbd.close();
+    const before = statSync(image).blocks * 512;
+    await ok("volume", "delete", "old");
+    const { state: is } = await waitForPunches(state === "on" ? 16 * 2 ** 20 : 0);
+    assert.is(is, state);
+    const given = before - statSync(image).blocks * 512;
+    assert.ok(state === "on" ? given > 15 * 2 ** 20 : given < 2 ** 20, `${given} bytes are back`);
+    assert.is(await daemon.stop(), 0);
+    assert.match(await ok("pool", "check", device), /^clean/);
+  }
+});
+
+/** Nothing is waiting any more to be reclaimed, and so much has gone back. */
+async function waitForPunches(bytes: number): Promise<{ state: string }> {
+  for (;;) {
+    const info = JSON.parse(await ok("pool", "show", "--json"));
+    const { punchedBytes } = info.discard;
+    if (info.reclaiming === 0 && info.pendingBytes === 0 && punchedBytes >= bytes) {
+      return info.discard;
+    }
+    await sleep(100);
+  }
+}
 
 test("its metadata is backed up and restored", async () => {
   const file = join(folder.path, "backup");

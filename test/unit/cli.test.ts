@@ -290,7 +290,10 @@ test("pool create, show, check", async () => {
   const pool = (await json("pool", "show")) as { path: string; journal: object };
   assert.is(pool.path, "/pools/one");
   assert.equal(pool.journal, { sizeBytes: 2 ** 26, usedBytes: 8192 });
-  assert.match(await text("pool", "show"), /\nstate {7}takes reads and writes\n/);
+  const shown = await text("pool", "show");
+  assert.match(shown, /\nstate {7}takes reads and writes\n/);
+  assert.match(shown, /\nreserved {4}65 MiB, for superblocks and journal\n/);
+  assert.match(shown, /\ndiscard {5}on; 4 KiB given back to the device since the start\n/);
   assert.match(await text("pool", "check"), /^clean: /);
   assert.match(await text("pool", "check", "/pools/other"), /^clean: /);
   const damaged = await pando("pool", "check", "/pools/damaged");

@@ -34,6 +34,7 @@ test("without anything, the defaults", () => {
     api: null,
     indexCacheBytes: 64 * 2 ** 20,
     spaceLevels: [80, 90, 95],
+    discard: "auto",
     logLevel: "info",
   });
   const { socket } = makeConfig({}, { ...NO_ENVIRONMENT, runtimeDir: "/run/user/7" });
@@ -101,6 +102,7 @@ test("each wrong value is named", () => {
     [{ apiKey: "k", apiAuthority: "a" }, "apiCertificate"],
     [{ indexCache: "1000" }, "indexCache"],
     [{ spaceLevels: "80,90" }, "spaceLevels"],
+    [{ discard: "yes" }, "discard"],
     [{ spaceLevels: "90,80,95" }, "spaceLevels"],
     [{ spaceLevels: "80,90,101" }, "spaceLevels"],
     [{ spaceLevels: "80,90%,95" }, "spaceLevels"],
