@@ -1,10 +1,12 @@
-// Makes a pool larger that no daemon serves: gives its file, or finds on its device, the room, and
-// then says so in superblocks and store. The device's lock keeps daemons out meanwhile.
+// Makes a pool larger: gives its file, or finds on its device, the room, and then says so in
+// superblocks and store. While no daemon serves it, the device's lock keeps daemons out meanwhile;
+// in one that serves it, core/growth.ts asks for the same, step by step.
 import { statSync, truncateSync } from "node:fs";
 import { native } from "../native/native.js";
 import { PandoError } from "./base/errors.js";
 import { type DataDevice, openDataDevice } from "./core/data-device.js";
 import { grow, planGrow, settleGrow } from "./core/grow.js";
+import type { GrowingPlace, GrowRequest } from "./core/growth.js";
 import { comparePool, readSuperblock } from "./core/recovery.js";
 import { replaceSuperblocks } from "./core/superblocks.js";
 import { withClosedPool } from "./open-pool.js";
@@ -13,13 +15,9 @@ import { openLmdbStore } from "./store/lmdb-store.js";
 import type { Store } from "./store/store.js";
 import type { Superblock } from "./store/superblock.js";
 
-export interface GrowPoolOptions {
+export interface GrowPoolOptions extends GrowRequest {
   path: string;
   metaPath: string | null;
-  /** Of the device; null: all of a block device. */
-  sizeBytes: number | null;
-  /** A file that takes its space as it is written. */
-  sparse: boolean;
 }
 
 export function growPool(options: GrowPoolOptions): Promise<Superblock> {
@@ -29,11 +27,11 @@ export function growPool(options: GrowPoolOptions): Promise<Superblock> {
       // As recovery does: nothing is decided on what may still be volatile.
       await device.flush();
       const isFile = statSync(paths.data).isFile();
-      const larger = plan(device, options, isFile);
+      const sizes = { deviceBytes: device.sizeBytes, isFile };
+      const larger = plan(readSuperblock(device), options, sizes);
       const store = openLmdbStore(paths.meta);
       try {
-        const sizes = { sizeBytes: larger.deviceSizeBytes, hadBytes: device.sizeBytes };
-        if (isFile) extend(paths.data, { ...sizes, sparse: options.sparse });
+        if (isFile) await extend(paths.data, larger.deviceSizeBytes, { ...options, fromBytes: 0 });
         await device.flush();
         await growOpen(store, device, larger);
         return larger;
@@ -46,11 +44,35 @@ export function growPool(options: GrowPoolOptions): Promise<Superblock> {
   });
 }
 
+/** For a pool that this process serves. */
+export function growingPlace(path: string, data: string): GrowingPlace {
+  const isFile = statSync(data).isFile();
+  const sizeNow = () => {
+    const device = openDataDevice(data, "r");
+    device.close();
+    return device.sizeBytes;
+  };
+  return {
+    plan: (current, request) =>
+      plan(current, { ...request, path }, { deviceBytes: sizeNow(), isFile }),
+    async makeRoom(larger, { sparse }) {
+      if (!isFile) return;
+      // What is there is in use.
+      const fromBytes = sizeNow();
+      await extend(data, larger.deviceSizeBytes, { sparse, fromBytes });
+    },
+    device: () => openDataDevice(data, "r+"),
+  };
+}
+
 /** Everything that can be refused is, before anything is opened for writing. */
-function plan(device: DataDevice, options: GrowPoolOptions, isFile: boolean): Superblock {
-  const superblock = readSuperblock(device);
+function plan(
+  superblock: Superblock,
+  options: { path: string; sizeBytes: number | null },
+  { deviceBytes, isFile }: { deviceBytes: number; isFile: boolean },
+): Superblock {
   const { blockSizeBytes } = superblock;
-  const wholeDevice = Math.floor(device.sizeBytes / blockSizeBytes) * blockSizeBytes;
+  const wholeDevice = Math.floor(deviceBytes / blockSizeBytes) * blockSizeBytes;
   const sizeBytes = options.sizeBytes ?? (isFile ? null : wholeDevice);
   const { path } = options;
   if (sizeBytes === null) {
@@ -60,8 +82,8 @@ function plan(device: DataDevice, options: GrowPoolOptions, isFile: boolean): Su
     });
   }
   const larger = planGrow(superblock, sizeBytes);
-  if (isFile || sizeBytes <= device.sizeBytes) return larger;
-  throw new PandoError("EINVAL", `${path} has ${device.sizeBytes} bytes, not ${sizeBytes}`, {
+  if (isFile || sizeBytes <= deviceBytes) return larger;
+  throw new PandoError("EINVAL", `${path} has ${deviceBytes} bytes, not ${sizeBytes}`, {
     path,
     field: "sizeBytes",
     hint: "make the device itself larger first",
@@ -76,14 +98,20 @@ async function growOpen(store: Store, device: DataDevice, larger: Superblock): P
   await grow(store, device, larger);
 }
 
-function extend(path: string, to: { sizeBytes: number; hadBytes: number; sparse: boolean }): void {
-  const { sizeBytes, hadBytes, sparse } = to;
+/** The file has so many bytes, and what is from `fromBytes` on its blocks, if it is not sparse. */
+async function extend(
+  path: string,
+  sizeBytes: number,
+  { sparse, fromBytes }: { sparse: boolean; fromBytes: number },
+): Promise<void> {
+  const hadBytes = statSync(path).size;
   if (sparse) {
     if (sizeBytes > hadBytes) truncateSync(path, sizeBytes);
     return;
   }
+  if (sizeBytes <= fromBytes) return;
   try {
-    native.preallocate(path, sizeBytes);
+    await native.allocate(path, fromBytes, sizeBytes - fromBytes);
   } catch (cause) {
     truncateSync(path, hadBytes);
     const why = cause instanceof Error ? cause.message : String(cause);

@@ -32,6 +32,7 @@ import { Pool } from "./core/pool.js";
 import { type Recovered, recover } from "./core/recovery.js";
 import type { RepairReport } from "./core/repair.js";
 import { replaceSuperblocks } from "./core/superblocks.js";
+import { growingPlace } from "./grow-pool.js";
 import { type OpenPlace, type PlaceMode, poolPlace } from "./pool-place.js";
 import { getPoolRecord } from "./store/catalogue.js";
 import { startIndexService } from "./store/index-service.js";
@@ -124,8 +125,9 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     checkStore: storeCheckInChild(paths.meta, () => store.forgetDeadReaders()),
     backups: {
       store: storeBackupInChild(paths.meta, () => store.forgetDeadReaders()),
-      raise: (reclaims) => writeSuperblocks(paths.data, { ...superblock, reclaims }),
     },
+    writeSuperblocks: (current) => writeSuperblocks(paths.data, current),
+    growing: growingPlace(path, paths.data),
   });
   try {
     const index = await startIndexService({

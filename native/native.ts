@@ -47,7 +47,6 @@ export const SURVIVORS = { none: 0, all: 1, completed: 2, random: 3, chosen: 4 }
 export interface PoolOpenOptions {
   blockSizeBytes: number;
   dataOffsetBytes: number;
-  dataBlocks: number;
   indexCacheBytes: number;
   /** Dirty index blocks that call for a checkpoint. */
   dirtyLimit: number;
@@ -289,6 +288,8 @@ export interface Addon {
    * empty.
    */
   preallocate(path: string, bytes: number): void;
+  /** Gives a part of the file its blocks, and touches nothing before it. */
+  allocate(path: string, offsetBytes: number, bytes: number): Promise<void>;
 
   // The simulated device; see native/src/sim_disk.h.
   simDiskCreate(sizeBytes: number, atomicUnit: 512 | 4096): number;

@@ -95,14 +95,13 @@ export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Arg
         },
       )
       .command(
-        "grow <path>",
-        "Make a pool larger that no daemon serves",
+        "grow [path]",
+        "Make a pool larger: the daemon's own, online, or one that no daemon serves",
         (grow) =>
           grow
             .positional("path", {
               type: "string",
-              demandOption: true,
-              describe: "Folder or device",
+              describe: "A pool that no daemon serves; without it, the daemon's own, online",
             })
             .option("size", {
               type: "string",
@@ -115,10 +114,16 @@ export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Arg
               describe: "Let the data file grow as it is written, instead of taking its room now",
             })
             .option("meta", META)
+            .example("$0 pool grow --size 200GiB", "While it is served")
             .example("$0 pool grow /srv/pando --size 200GiB", "After the daemon was stopped"),
         async (args) => {
           const { path, sparse } = args;
           const sizeBytes = args.size === undefined ? null : parseSize(args.size);
+          if (path === undefined) {
+            if (sizeBytes === 0) throw new PandoError("EINVAL", "the size is 0", { field: "size" });
+            const info = await withClient(args, (client) => client.grow(sizeBytes, sparse));
+            return printResult(args, info, () => describePool(info));
+          }
           const options = { path, metaPath: args.meta ?? null, sizeBytes, sparse };
           const grown = await (await loadEngine()).growPool(options);
           printResult(args, grown, () => `${grown.path}: ${formatSize(grown.sizeBytes)} for data`);

@@ -3,6 +3,7 @@
 
 import type { SnapshotRef } from "../base/name.js";
 import type { Page } from "../store/catalogue.js";
+import type { GrowRequest } from "./growth.js";
 
 export interface Origin {
   volume: string;
@@ -197,6 +198,8 @@ export interface CheckReport {
 export interface PoolService {
   info(): Promise<PoolInfo>;
   check(): Promise<CheckReport>;
+  /** Larger, while it is served. EINVAL, ENOSPC: it is as it was. */
+  grow(request: GrowRequest): Promise<PoolInfo>;
   /** The bytes of a copy of the store, as of a moment after the call. */
   backUpMetadata(): AsyncIterable<Uint8Array>;
 

@@ -63,6 +63,7 @@ import { Checkpointer } from "./checkpointer.js";
 import { DataPath } from "./data-path.js";
 import { diffSnapshots } from "./diff.js";
 import { hostsOf, VolumeExports } from "./exports.js";
+import { type GrowingPlace, type GrowRequest, Growth } from "./growth.js";
 import { type HostNews, Hosts } from "./hosts.js";
 import { LayerSpaces } from "./layer-space.js";
 import { type LimitsChange, limitsOf, nativeLimits, requireLimits, withLimits } from "./limits.js";
@@ -105,12 +106,16 @@ export interface PoolParts {
   /** In this process if it is not given. */
   checkStore?: CheckStore;
   /** Where there is none, there are no backups. */
-  backups?: { store: BackupStore; raise: (reclaims: number) => Promise<void> };
+  backups?: { store: BackupStore };
+  /** Both of them, durably. */
+  writeSuperblocks: (superblock: Superblock) => Promise<void>;
+  /** Where there is none, the pool does not grow while it is served. */
+  growing?: GrowingPlace;
 }
 
 export class Pool implements PoolService {
   readonly #parts: PoolParts;
-  readonly #superblock: Superblock;
+  readonly #growth: Growth;
   readonly #store: Store;
   readonly #path: DataPath;
   readonly #map: FreeMap;
@@ -135,7 +140,6 @@ export class Pool implements PoolService {
   constructor(parts: PoolParts) {
     this.#parts = parts;
     const { superblock, epoch, nextSequence } = parts.recovered;
-    this.#superblock = superblock;
     this.#store = parts.store;
     this.#path = new DataPath(
       parts.addon,
@@ -143,7 +147,6 @@ export class Pool implements PoolService {
       {
         blockSizeBytes: superblock.blockSizeBytes,
         dataOffsetBytes: superblock.dataOffsetBytes,
-        dataBlocks: superblock.dataBlocks,
         indexCacheBytes: parts.indexCacheBytes,
         dirtyLimit: parts.dirtyLimit,
         extentsLowBlocks: Math.min(4096, Math.floor(superblock.dataBlocks / 64)),
@@ -175,8 +178,16 @@ export class Pool implements PoolService {
       punches: this.#punches,
       log: parts.log,
     });
-    const raise = parts.backups?.raise ?? (() => Promise.resolve());
-    this.#backups = new BackupMarks(superblock.reclaims, raise);
+    this.#growth = new Growth({
+      store: this.#store,
+      superblock,
+      place: parts.growing,
+      write: parts.writeSuperblocks,
+      inDoubt: () => this.#path.poison("a grow"),
+    });
+    this.#backups = new BackupMarks(superblock.reclaims, (reclaims) =>
+      this.#growth.raise(reclaims),
+    );
     const volumes = new OpenVolumes(this.#store, this.#path);
     this.#volumes = volumes;
     this.#reclaimer = new Reclaimer({
@@ -292,6 +303,21 @@ export class Pool implements PoolService {
     return backups.store((work) =>
       this.#catalogue.run(() => this.#checkpointer.runAndHold(() => this.#backups.take(work))),
     );
+  }
+
+  /** What the superblocks say now. */
+  get #superblock(): Superblock {
+    return this.#growth.superblock;
+  }
+
+  async grow(request: GrowRequest): Promise<PoolInfo> {
+    this.#assertOpen();
+    await this.#growth.run(
+      request,
+      (work) => this.#change(work),
+      (dataBlocks) => this.#space.grow(dataBlocks),
+    );
+    return this.info();
   }
 
   async createVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {

@@ -32,6 +32,7 @@ export class Space {
   readonly #path: DataPath;
   readonly #map: FreeMap;
   readonly #options: SpaceOptions;
+  #dataBlocks: number;
   /** The data path was told that there is nothing. */
   #exhausted = false;
 
@@ -39,6 +40,7 @@ export class Space {
     this.#path = path;
     this.#map = map;
     this.#options = options;
+    this.#dataBlocks = options.dataBlocks;
   }
 
   get exhausted(): boolean {
@@ -50,6 +52,13 @@ export class Space {
     if (!this.#exhausted) return;
     this.#exhausted = false;
     this.#path.lend([], false);
+  }
+
+  /** The pool has more blocks, durably. */
+  grow(dataBlocks: number): void {
+    this.#map.grow(dataBlocks);
+    this.#dataBlocks = dataBlocks;
+    if (this.#exhausted) this.lend();
   }
 
   /** Answers one request for blocks. */
@@ -73,7 +82,7 @@ export class Space {
 
   /** False: there are no free blocks. */
   lend(): boolean {
-    const wanted = Math.min(LEND_BLOCKS, Math.max(64, Math.floor(this.#options.dataBlocks / 16)));
+    const wanted = Math.min(LEND_BLOCKS, Math.max(64, Math.floor(this.#dataBlocks / 16)));
     const runs = this.#map.lend(wanted, LEND_RUNS);
     if (runs.length === 0) return false;
     if (this.#exhausted) this.#options.log.info("the pool has free blocks again");

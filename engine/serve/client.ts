@@ -100,6 +100,11 @@ export class PandoClient {
     return fromPoolMessage(await this.#call("GetPool", {}));
   }
 
+  /** Null: all of a block device. */
+  async grow(sizeBytes: number | null, sparse: boolean): Promise<PoolInfo> {
+    return fromPoolMessage(await this.#call("GrowPool", { sizeBytes: sizeBytes ?? 0, sparse }));
+  }
+
   check(): Promise<CheckReport> {
     return this.#call("CheckPool", {});
   }

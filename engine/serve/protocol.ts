@@ -128,6 +128,7 @@ type ByHost = { volume: string; hostNqn: string };
 /** Answered with one message. */
 export interface UnaryMethods {
   GetPool: { request: Empty; response: PoolMessage };
+  GrowPool: { request: { sizeBytes: number; sparse: boolean }; response: PoolMessage };
   CheckPool: { request: Empty; response: CheckReportMessage };
   CreateVolume: { request: { name: string; sizeBytes: number }; response: VolumeMessage };
   GetVolume: { request: ByName; response: VolumeMessage };

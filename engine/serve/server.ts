@@ -115,6 +115,10 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
   };
   return {
     GetPool: async () => toPoolMessage(await pool.info()),
+    GrowPool: async ({ sizeBytes, sparse }) => {
+      const size = sizeBytes === 0 ? null : sizeBytes;
+      return toPoolMessage(await pool.grow({ sizeBytes: size, sparse }));
+    },
     CheckPool: () => pool.check(),
     CreateVolume: async ({ name, sizeBytes }) => {
       requireName(name, "volume");
@@ -352,8 +356,8 @@ async function* inTurns<T>(batches: AsyncIterable<T[]>): AsyncGenerator<{ ranges
 }
 
 /**
- * A list, however long, page by page, a message each: others have their turn between two of them, and neither is
- * all of it in memory at once nor is any of it from before the page before.
+ * A list, however long, page by page, a message each: others have their turn between two of them,
+ * and neither is all of it in memory at once nor is any of it from before the page before.
  */
 async function* pages<T>(list: (after: T | null) => Promise<T[]>): AsyncGenerator<T[]> {
   for (let last: T | null = null; ; ) {

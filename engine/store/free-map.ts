@@ -16,7 +16,7 @@
 import { assert } from "../base/assert.js";
 import { BLOCKS_PER_CHUNK } from "../base/constants.js";
 import { appendRun, type BlockRun } from "./block-run.js";
-import { CHUNK_BYTES, decodeChunk, setBit } from "./codec-bitmaps.js";
+import { CHUNK_BYTES, clearBit, decodeChunk, setBit } from "./codec-bitmaps.js";
 import { chunkKey } from "./codec-keys.js";
 import type { StoreReader } from "./store.js";
 
@@ -54,10 +54,10 @@ const SHORTEN_BY = 4;
 
 export class FreeMap {
   readonly #reader: StoreReader;
-  readonly #dataBlocks: number;
+  #dataBlocks: number;
   readonly #chunks: (Chunk | undefined)[];
   /** No free run in the chunk is longer than this. */
-  readonly #longest: Uint16Array;
+  #longest: Uint16Array;
   readonly #counts: FreeCounts;
   /** The chunk where the last search ended, and the next one begins. */
   #cursor = 0;
@@ -128,6 +128,26 @@ export class FreeMap {
       const last = Math.floor((first + count - 1) / BLOCKS_PER_CHUNK);
       for (let at = Math.floor(first / BLOCKS_PER_CHUNK); at <= last; at++) this.#chunk(at);
     }
+  }
+
+  /** The pool has more blocks, durably; all of the new ones are free. */
+  grow(dataBlocks: number): void {
+    assert(dataBlocks >= this.#dataBlocks, "a pool does not shrink");
+    const before = this.#dataBlocks;
+    this.#dataBlocks = dataBlocks;
+    this.#counts.free += dataBlocks - before;
+    const last = Math.floor(before / BLOCKS_PER_CHUNK);
+    // What was no block counted as used there.
+    const { high } = this.#chunks[last] ?? {};
+    const end = Math.min(dataBlocks + 1, (last + 1) * BLOCKS_PER_CHUNK);
+    for (let block = before + 1; high !== undefined && block < end; block++) {
+      clearBit(high, block % BLOCKS_PER_CHUNK);
+    }
+    const chunks = Math.floor(dataBlocks / BLOCKS_PER_CHUNK) + 1;
+    const longest = new Uint16Array(chunks).fill(BLOCKS_PER_CHUNK);
+    longest.set(this.#longest.subarray(0, last));
+    this.#longest = longest;
+    while (this.#chunks.length < chunks) this.#chunks.push(undefined);
   }
 
   /** used -> released: its owner gave it up, in a transaction that is durable. After load(). */

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <memory>
 #include <system_error>
 #include <utility>
 
@@ -139,6 +140,57 @@ Napi::Value Preallocate(const Napi::CallbackInfo& info) {
     errno_error(info.Env(), error, "allocate " + path).ThrowAsJavaScriptException();
   }
   return info.Env().Undefined();
+}
+
+class AllocateWorker final : public Napi::AsyncWorker {
+ public:
+  AllocateWorker(Napi::Env env, std::string path, uint64_t offset, uint64_t bytes)
+      : AsyncWorker(env),
+        path_(std::move(path)),
+        offset_(offset),
+        bytes_(bytes),
+        deferred_(Napi::Promise::Deferred::New(env)) {}
+
+  Napi::Promise promise() const { return deferred_.Promise(); }
+
+ protected:
+  void Execute() override {
+    const int fd = open(path_.c_str(), O_RDWR | O_CLOEXEC);
+    error_ = fd < 0 ? errno : 0;
+    if (fd < 0) return;
+    error_ = posix_fallocate(fd, static_cast<off_t>(offset_), static_cast<off_t>(bytes_));
+    ::close(fd);
+  }
+
+  void OnOK() override {
+    if (error_ == 0) {
+      deferred_.Resolve(Env().Undefined());
+    } else {
+      deferred_.Reject(errno_error(Env(), error_, "allocate " + path_).Value());
+    }
+  }
+
+ private:
+  std::string path_;
+  uint64_t offset_;
+  uint64_t bytes_;
+  int error_ = 0;
+  Napi::Promise::Deferred deferred_;
+};
+
+/// allocate(path, offset, bytes): Promise. Gives that part of the file its blocks; nothing before
+/// it is touched, so the file may be in use.
+Napi::Value Allocate(const Napi::CallbackInfo& info) {
+  Args args(info, "allocate");
+  const std::string path = args.string(0, "path");
+  const uint64_t offset = args.number(1, "offset");
+  const uint64_t bytes = args.number(2, "bytes");
+  if (!args.ok()) return info.Env().Undefined();
+  // Napi::AsyncWorker deletes itself when it has settled.
+  auto worker = std::make_unique<AllocateWorker>(info.Env(), path, offset, bytes);
+  const Napi::Promise promise = worker->promise();
+  worker.release()->Queue();
+  return promise;
 }
 
 Napi::Value SimDiskCreate(const Napi::CallbackInfo& info) {
@@ -295,6 +347,7 @@ void register_device_calls(Napi::Env env, Napi::Object exports) {
   exports.Set("deviceFlush", Napi::Function::New(env, DeviceFlush));
   exports.Set("deviceClose", Napi::Function::New(env, DeviceClose));
   exports.Set("preallocate", Napi::Function::New(env, Preallocate));
+  exports.Set("allocate", Napi::Function::New(env, Allocate));
   exports.Set("simDiskCreate", Napi::Function::New(env, SimDiskCreate));
   exports.Set("simDiskFork", Napi::Function::New(env, SimDiskFork));
   exports.Set("simDiskWrite", Napi::Function::New(env, SimDiskWrite));

@@ -34,7 +34,6 @@ Napi::Value PoolOpen(const Napi::CallbackInfo& info) {
   PoolOptions options{};
   options.block_size = static_cast<uint32_t>(args.number_field(from, "blockSizeBytes"));
   options.data_offset_bytes = args.number_field(from, "dataOffsetBytes");
-  options.data_blocks = args.number_field(from, "dataBlocks");
   options.index_cache_bytes = args.number_field(from, "indexCacheBytes");
   options.dirty_limit = args.number_field(from, "dirtyLimit");
   options.extents_low_blocks = args.number_field(from, "extentsLowBlocks");

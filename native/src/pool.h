@@ -54,7 +54,6 @@ class PoolHost {
 struct PoolOptions {
   uint32_t block_size;
   uint64_t data_offset_bytes;
-  uint64_t data_blocks;
   size_t index_cache_bytes;
   size_t dirty_limit;           // dirty index blocks that call for a checkpoint
   uint64_t extents_low_blocks;  // fewer lent blocks than this call for more

@@ -1,7 +1,8 @@
 // A pool that grows, cut at every step: afterwards it is the old pool or the new one, opens, and
-// can be grown again.
+// can be grown again. While it is served, nobody gets a new block before it is durably the pool's.
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { BLOCKS_PER_CHUNK } from "../../engine/base/constants.js";
 import { checkStore } from "../../engine/core/check.js";
 import { grow, planGrow } from "../../engine/core/grow.js";
 import { recover } from "../../engine/core/recovery.js";
@@ -9,8 +10,19 @@ import { replaceSuperblocks } from "../../engine/core/superblocks.js";
 import { findGrowRecord, getPoolRecord } from "../../engine/store/catalogue.js";
 import { decodeSuperblock, type Superblock } from "../../engine/store/superblock.js";
 import { seeded } from "../prng.js";
+import type { Client } from "../sim/client.js";
 import { ModelStore } from "../sim/model-store.js";
 import { ReferencePool, SUPERBLOCK } from "../sim/reference-pool.js";
+import {
+  addVolume,
+  cutPower,
+  FEW_BLOCKS,
+  finish,
+  flush,
+  smallPool,
+  write,
+} from "../sim/small-pool.js";
+import { drain, ended, type Holds, isKind, track, until } from "../sim/steps.js";
 
 const test = suite("grow");
 const UNIT = 512;
@@ -139,6 +151,87 @@ test("smaller, equal and impossible sizes are refused", () => {
   for (const size of [deviceSizeBytes - 4096, deviceSizeBytes, deviceSizeBytes + 1, 2 ** 50, 0]) {
     assert.throws(() => planGrow(SUPERBLOCK, size));
   }
+});
+
+const SUPERBLOCKS: Holds = isKind("superblock");
+/** More than the chunk of the free map in which the old end is. */
+const ROOM = 2 * BLOCKS_PER_CHUNK;
+
+async function fullPool(roomBlocks: number): Promise<Client> {
+  const client = await smallPool({ dataBlocks: FEW_BLOCKS, roomBlocks });
+  await write(client, "a", 0, FEW_BLOCKS);
+  await flush(client, "a");
+  return client;
+}
+
+test("a full pool that grows while it is served goes on", async () => {
+  const client = await fullPool(ROOM);
+  const { world } = client;
+  const full = await world.run(client.write("a", { sector: 500, count: 8 }));
+  assert.is(full?.value, "no-space");
+  await world.run(client.grow(40));
+  await write(client, "a", 500, 40);
+  await world.run(client.grow(ROOM - 40));
+  const info = await world.run(client.pool.info());
+  assert.is(info?.value.freeBytes, (ROOM - 40) * 4096);
+  for (let sector = 560; sector < 1000; sector += 40) await write(client, "a", sector, 40);
+  await flush(client, "a");
+  await cutPower(client);
+  assert.is(world.superblock.dataBlocks, FEW_BLOCKS + ROOM);
+  await finish(client);
+});
+
+test("a new block is nobody's before it is durably the pool's", async () => {
+  const client = await fullPool(100);
+  const { world } = client;
+  const growing = track(client.grow(100));
+  await drain(world, SUPERBLOCKS);
+  const early = track(client.write("a", { sector: 500, count: 8 }));
+  assert.ok(await ended(world, early, SUPERBLOCKS));
+  assert.is(early.value, "no-space");
+  assert.ok(await ended(world, growing));
+  await write(client, "a", 500, 8);
+  await finish(client);
+});
+
+for (const keep of ["none", "all", "random"] as const) {
+  test(`cut at every step while it is served, ${keep} survives`, async () => {
+    for (let at = 0, quiet = false; !quiet; at++) {
+      const client = await fullPool(100);
+      const { world } = client;
+      void client.grow(60).then(async () => {
+        await client.write("a", { sector: 500, count: 24 });
+        await client.flush("a");
+      });
+      const before = world.stepCount;
+      quiet = !(await until(world, () => world.stepCount - before === at));
+      await cutPower(client, { keep, seed: at, transactions: at % 2 === 0 ? "all" : "none" });
+      await world.run(client.open("a"));
+      if (world.grown === 0) await world.run(client.grow(60));
+      await write(client, "a", 500, 24);
+      await finish(client);
+    }
+  });
+}
+
+test("what a backup has the superblocks say does not undo a grow", async () => {
+  const client = await smallPool({ dataBlocks: 400, roomBlocks: 100 });
+  const { world } = client;
+  await write(client, "a", 0, 8);
+  await world.run(client.grow(100));
+  const backup = (async () => {
+    for await (const _part of client.pool.backUpMetadata()) {
+      // It is made, and kept nowhere.
+    }
+  })();
+  await world.run(backup);
+  await addVolume(client, "b");
+  await write(client, "b", 0, 8);
+  const { reclaims } = world;
+  await world.run(client.deleteVolume("b"));
+  await world.run(client.pool.settle());
+  assert.is(world.reclaims, reclaims + 1);
+  await finish(client);
 });
 
 test.run();

@@ -56,6 +56,8 @@ export class Client {
   #temporary = 0;
   /** Since the volumes were compared the last time. */
   #lostPower = false;
+  /** The device's size, as a grow that was acknowledged has said. */
+  #grownTo = 0;
   /** What is found counts for good. */
   #forGood = true;
 
@@ -278,6 +280,18 @@ export class Client {
     return this.#counted(this.pool.checkpoint());
   }
 
+  /** The pool has so many blocks more, if its device has the room and nobody else was faster. */
+  async grow(blocks: number): Promise<void> {
+    const { deviceSizeBytes, blockSizeBytes } = this.world.superblock;
+    const sizeBytes = deviceSizeBytes + blocks * blockSizeBytes;
+    try {
+      await this.#counted(this.pool.grow({ sizeBytes, sparse: true }));
+      this.#grownTo = Math.max(this.#grownTo, sizeBytes);
+    } catch (error) {
+      if (!isPandoError(error, "EINVAL")) throw error;
+    }
+  }
+
   /**
    * The process has died: nothing that was under way will be answered. If power was not lost,
    * everything that was acknowledged is still there: a host that stays up will not write it again.
@@ -303,6 +317,8 @@ export class Client {
     this.#pending.clear();
     compareNames(found, this.#books);
     this.checkStore();
+    const { deviceSizeBytes } = this.world.superblock;
+    assert(deviceSizeBytes >= this.#grownTo, `a pool of ${this.#grownTo} has ${deviceSizeBytes}`);
     await compareSpace(this.world);
     for (const volume of [...this.volumes.values()]) {
       await this.#compareVolume(volume, true, scheduler);

@@ -203,6 +203,12 @@ const resize: Action = (load) => {
 
 const checkpoint: Action = (load) => load.client.checkpoint();
 
+const grow: Action = (load) => {
+  const { grown, roomBlocks } = load.client.world;
+  if (grown >= roomBlocks) return null;
+  return load.client.grow(1 + load.random.below(roomBlocks - grown));
+};
+
 const tick: Action = (load) => {
   load.client.world.tick();
   return Promise.resolve();
@@ -228,6 +234,7 @@ const ACTIONS: Action[] = [
   ...times(1, resize),
   ...times(2, checkpoint),
   ...times(2, tick),
+  ...times(1, grow),
 ];
 
 function times(count: number, action: Action): Action[] {

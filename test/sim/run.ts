@@ -78,6 +78,7 @@ function poolOf(seed: number, random: Random): WorldOptions {
     indexCacheBytes: random.pick([2, 4, 8, 100]) * ENTRY_BYTES,
     dirtyLimit: random.pick([2, 6, 1000]),
     discard: seed % 4 !== 2,
+    roomBlocks: seed % 3 === 1 ? 100 : 0,
   };
 }
 
@@ -224,7 +225,8 @@ export class Run {
           : null;
     if (failure === null) return;
     store.failNextCommit(failure);
-    if (failure !== "ENOSPC") this.#suspect = true;
+    // For want of room a grow that has begun ends the pool's service, too.
+    if (failure !== "ENOSPC" || this.#world.roomBlocks > 0) this.#suspect = true;
   }
 
   async #isBroken(): Promise<boolean> {

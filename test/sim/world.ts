@@ -5,9 +5,12 @@
 import { assert } from "../../engine/base/assert.js";
 import type { Clock } from "../../engine/base/clock.js";
 import { DEFAULT_POLICY } from "../../engine/base/dhchap-key.js";
+import { PandoError } from "../../engine/base/errors.js";
 import { makeLog } from "../../engine/base/log.js";
+import { planGrow } from "../../engine/core/grow.js";
 import { Pool } from "../../engine/core/pool.js";
-import { type Recovered, recover } from "../../engine/core/recovery.js";
+import { type Recovered, readSuperblock, recover } from "../../engine/core/recovery.js";
+import { replaceSuperblocks } from "../../engine/core/superblocks.js";
 import {
   putIdsRecord,
   putJournalRecord,
@@ -31,6 +34,8 @@ export interface WorldOptions {
   atomicUnit?: 512 | 4096;
   indexCacheBytes?: number;
   dirtyLimit?: number;
+  /** The pool may grow by so many. */
+  roomBlocks?: number;
   /** Free blocks go back to the disk. */
   discard?: boolean;
   /** Of the first journal block: how far from the ring's end the journal begins. */
@@ -39,9 +44,11 @@ export interface WorldOptions {
 
 /** A question waits for the index service to read the store; an answer is on its way back. */
 export type IndexStep = "question" | "answer";
+/** A flush of the superblocks. */
+export type DeviceStep = "superblock";
 
 export interface Choice {
-  kind: PendingDiskOp["kind"] | StoreStep | IndexStep;
+  kind: PendingDiskOp["kind"] | StoreStep | IndexStep | DeviceStep;
   /** Disk operations: where. */
   offset: number;
   length: number;
@@ -68,17 +75,19 @@ export type Scheduler = (choices: Choice[]) => Choice | null;
 
 export const firstCome: Scheduler = (choices) => choices[0] ?? null;
 
+const DATA_OFFSET_BYTES = 2 * DATA_ALIGNMENT_BYTES;
 const BOOT_ID = "simulation";
 /** The most that the device is read at once. */
 const READ_BYTES = 1024 * 1024;
 
 export class World {
-  readonly superblock: Superblock;
+  /** As it was read or written last. */
+  superblock: Superblock;
   readonly #options: WorldOptions;
   #device: number;
   #store: ModelStore;
   #storeSteps: { step: StoreStep; resolve: () => void }[] = [];
-  #indexSteps: { step: IndexStep; take: () => void }[] = [];
+  #indexSteps: { step: IndexStep | DeviceStep; take: () => void }[] = [];
   #pool: Pool | null = null;
   #uuids = 0;
   #ticks: { interval: number; run: () => void }[] = [];
@@ -100,6 +109,7 @@ export class World {
     durable: 0,
     question: 0,
     answer: 0,
+    superblock: 0,
   };
 
   /** `from`: another one's device and store, to go on with. */
@@ -107,7 +117,7 @@ export class World {
     this.#options = options;
     const blockSizeBytes = options.blockSizeBytes ?? 4096;
     const journalBlocks = options.journalBlocks ?? 256;
-    const dataOffsetBytes = DATA_ALIGNMENT_BYTES * 2;
+    const dataOffsetBytes = DATA_OFFSET_BYTES;
     assert(journalBlocks * 4096 <= DATA_ALIGNMENT_BYTES, "a simulated journal has up to 1 MiB");
     this.superblock = {
       version: 1,
@@ -129,7 +139,7 @@ export class World {
       this.#uuids = from.world.#uuids;
       return;
     }
-    this.#device = native.simDiskFork(usedDisk(this.superblock, options.atomicUnit ?? 4096));
+    this.#device = native.simDiskFork(usedDisk(this.#diskBytes, options.atomicUnit ?? 4096));
     for (const offset of [0, 64 * 1024]) {
       native.simDiskWrite(this.#device, offset, encodeSuperblock(this.superblock));
     }
@@ -191,8 +201,8 @@ export class World {
     let digest = native.crc32c(
       Buffer.from(`${native.simDiskDigest(this.#device)} ${this.#store.digest}`),
     );
-    for (let offset = 0; offset < this.superblock.deviceSizeBytes; offset += READ_BYTES) {
-      const length = Math.min(READ_BYTES, this.superblock.deviceSizeBytes - offset);
+    for (let offset = 0; offset < this.#diskBytes; offset += READ_BYTES) {
+      const length = Math.min(READ_BYTES, this.#diskBytes - offset);
       digest = native.crc32c(native.deviceRead(this.#device, offset, length), digest);
     }
     return digest;
@@ -201,6 +211,44 @@ export class World {
   /** How many things have happened. */
   get stepCount(): number {
     return Object.values(this.steps).reduce((sum, count) => sum + count, 0);
+  }
+
+  get roomBlocks(): number {
+    return this.#options.roomBlocks ?? 0;
+  }
+
+  /** Blocks that the pool has got since it was made. */
+  get grown(): number {
+    return this.superblock.dataBlocks - this.#options.dataBlocks;
+  }
+
+  get #diskBytes(): number {
+    const { dataBlocks, roomBlocks = 0, blockSizeBytes = 4096 } = this.#options;
+    return DATA_OFFSET_BYTES + (dataBlocks + roomBlocks) * blockSizeBytes;
+  }
+
+  get #reader() {
+    return {
+      sizeBytes: this.#diskBytes,
+      read: (offset: number, length: number) => native.deviceRead(this.#device, offset, length),
+      flush: async () => native.deviceFlush(this.#device),
+    };
+  }
+
+  /** How a pool in service writes its superblocks: a flush of theirs is a step. */
+  get #superblocks() {
+    return {
+      ...this.#reader,
+      write: (offset: number, bytes: Uint8Array) => {
+        native.simDiskWrite(this.#device, offset, bytes);
+        this.superblock = readSuperblock(this.#reader);
+      },
+      flush: async () => {
+        await new Promise<void>((resolve) => this.#later("superblock", resolve));
+        native.deviceFlush(this.#device);
+      },
+      close: () => undefined,
+    };
   }
 
   /** Writes the store's first records, as making a pool does. */
@@ -225,18 +273,19 @@ export class World {
 
   /** Recovers and opens, step by step, so that `interrupt` may end it in the middle. */
   async open(options: { scheduler?: Scheduler; interrupt?: () => boolean } = {}): Promise<boolean> {
-    const device = {
-      sizeBytes: this.superblock.deviceSizeBytes,
-      read: (offset: number, length: number) => native.deviceRead(this.#device, offset, length),
-      flush: async () => native.deviceFlush(this.#device),
+    const device = this.#reader;
+    const recovering = async (): Promise<Recovered> => {
+      const recovered = await recover(this.#store, device, {
+        spansPerTransaction: 2,
+        unflushed: { memory: native.simSharedRead(this.#device), bootId: BOOT_ID },
+      });
+      if (recovered.grew) await replaceSuperblocks(this.#superblocks, recovered.superblock);
+      return recovered;
     };
-    const recovering = recover(this.#store, device, {
-      spansPerTransaction: 2,
-      unflushed: { memory: native.simSharedRead(this.#device), bootId: BOOT_ID },
-    });
-    const done = await this.run(recovering, options);
+    const done = await this.run(recovering(), options);
     if (done === null) return false;
     this.recovered = done.value;
+    this.superblock = done.value.superblock;
     this.#pool = new Pool({
       addon: this.#addon,
       device: this.#device,
@@ -263,9 +312,22 @@ export class World {
         store: async function* (fixed): AsyncGenerator<Uint8Array> {
           yield await fixed(async (reclaims) => Uint8Array.of(reclaims));
         },
-        raise: async (reclaims) => {
-          this.reclaims = reclaims;
+      },
+      writeSuperblocks: async ({ reclaims, dataBlocks }) => {
+        assert(
+          dataBlocks === this.superblock.dataBlocks,
+          "what was grown stays in the superblocks",
+        );
+        this.reclaims = reclaims;
+      },
+      growing: {
+        plan: (current, { sizeBytes }) => {
+          const larger = planGrow(current, sizeBytes ?? this.#diskBytes);
+          if (larger.deviceSizeBytes <= this.#diskBytes) return larger;
+          throw new PandoError("EINVAL", "the device has no more room");
         },
+        makeRoom: async () => undefined,
+        device: () => this.#superblocks,
       },
     });
     return true;
@@ -478,7 +540,7 @@ export class World {
     indexAnswer: (...answer) => this.#later("answer", () => native.indexAnswer(...answer)),
   };
 
-  #later(step: IndexStep, take: () => void): void {
+  #later(step: IndexStep | DeviceStep, take: () => void): void {
     this.#indexSteps.push({ step, take });
   }
 
@@ -504,7 +566,7 @@ const usedDisks = new Map<string, number>();
 /**
  * A disk that has had other data on it: what nobody has written reads as no version of anything.
  */
-function usedDisk({ deviceSizeBytes }: Superblock, atomicUnit: 512 | 4096): number {
+function usedDisk(deviceSizeBytes: number, atomicUnit: 512 | 4096): number {
   const key = `${deviceSizeBytes}/${atomicUnit}`;
   let disk = usedDisks.get(key);
   if (disk === undefined) {

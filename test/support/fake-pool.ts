@@ -67,6 +67,10 @@ export class FakePool implements PoolService {
     };
   }
 
+  async grow({ sizeBytes }: { sizeBytes: number | null }): Promise<PoolInfo> {
+    return { ...(await this.info()), sizeBytes: sizeBytes ?? 2 ** 41 };
+  }
+
   async check(): Promise<CheckReport> {
     return this.report;
   }

@@ -124,7 +124,23 @@ test("a pool grows, and what is in it stays", async () => {
   const nbd = await NbdClient.open({ socket: nbdSocket, name: "big" });
   for (let at = 0; at < 40; at++) await nbd.write(at * 2 ** 20, Buffer.alloc(2 ** 20, "x"));
   await nbd.flush();
+  const data = join(path, "data");
+  failed(await pando("pool", "grow"), 1, /needs its new size/);
+  failed(await pando("pool", "grow", "--size", "8MiB"), 1, /does not shrink/);
+  failed(await pando("pool", "grow", "--size", "20000000"), 1, /not a multiple of the block size/);
+  assert.is(statSync(data).size, 64 * 2 ** 20);
+  assert.match(await ok("pool", "grow", "--size", "72MiB"), /\nsize {8}70 MiB\n/);
+  assert.ok(statSync(data).blocks * 512 >= 72 * 2 ** 20, "the file has all of its blocks");
+  assert.match(await ok("pool", "grow", "--size", "80MiB", "--sparse"), /\nsize {8}78 MiB\n/);
+  assert.is(statSync(data).size, 80 * 2 ** 20);
+  for (let at = 40; at < 64; at++) await nbd.write(at * 2 ** 20, Buffer.alloc(2 ** 20, "y"));
+  await nbd.flush();
+  assert.match(await ok("pool", "check"), /^clean/);
   await nbd.close();
+  await daemon.stop("SIGKILL");
+  assert.match(await ok("pool", "check", path), /^clean/);
+  daemon = await serve(path);
+  assert.match(await ok("pool", "show"), /\nsize {8}78 MiB\n/);
   assert.is(await daemon.stop(), 0);
   assert.match(await ok("pool", "check", path), /^clean/);
 });
@@ -158,7 +174,7 @@ test("what the daemon refuses changes nothing", async () => {
       [1, /db is in the group twice/, ["snapshot", "create", "db@x", "db@y"]],
       [1, /nothing/, ["volume", "rollback", "db@nothing"]],
       [1, /there is no snapshot db-test@x/, ["volume", "rollback", "db-test@x"]],
-      [1, /0 IOPS is not from 1/, ["volume", "set", "db", "--iops", "0"]],
+      [1, /"0" is not a valid iops/, ["volume", "set", "db", "--iops", "0"]],
       [1, /65536/, ["volume", "set", "db", "--bandwidth", "4096"]],
       [1, /nothing/, ["snapshot", "delete", "db@nothing"]],
       [1, /smaller|shrink|grow/, ["volume", "resize", "db", "--size", "8MiB"]],

@@ -294,6 +294,7 @@ test("pool create, show, check", async () => {
   assert.match(shown, /\nstate {7}takes reads and writes\n/);
   assert.match(shown, /\nreserved {4}65 MiB, for superblocks and journal\n/);
   assert.match(shown, /\ndiscard {5}on; 4 KiB given back to the device since the start\n/);
+  assert.match(await text("pool", "grow", "--size", "3TiB"), /\nsize {8}3 TiB\n/);
   assert.match(await text("pool", "check"), /^clean: /);
   assert.match(await text("pool", "check", "/pools/other"), /^clean: /);
   const damaged = await pando("pool", "check", "/pools/damaged");

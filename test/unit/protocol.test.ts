@@ -92,6 +92,7 @@ const BY_SIZE = { name: "db", sizeBytes: 2 ** 40 };
 const MESSAGES: Record<UnaryName | StreamName, { request: object; response: object }> = {
   GetPool: { request: {}, response: POOL },
   CheckPool: { request: {}, response: REPORT },
+  GrowPool: { request: { sizeBytes: 2 ** 44, sparse: true }, response: POOL },
   BackUpMetadata: { request: {}, response: { data: Buffer.from([1, 2, 3]) } },
   CreateVolume: { request: BY_SIZE, response: VOLUME },
   GetVolume: { request: BY_NAME, response: VOLUME },
