@@ -8,6 +8,7 @@
 //            child does not map, which is not counted: then it is at most so much. With more
 //            children it is nothing for now.
 import type { LayerDelta } from "../../native/native.js";
+import type { LayerRecord } from "../store/codec-records.js";
 import { getLayer, listChildren, mappedBlocks } from "../store/layers.js";
 import type { StoreReader } from "../store/store.js";
 
@@ -25,6 +26,7 @@ export class LayerSpaces {
   readonly #owned: ReadonlyMap<number, number>;
   readonly #mapped: ReadonlyMap<number, number>;
   readonly #memo = new Map<number, number>();
+  readonly #records = new Map<number, LayerRecord>();
 
   constructor(reader: StoreReader, pending: readonly LayerDelta[]) {
     this.#reader = reader;
@@ -34,12 +36,22 @@ export class LayerSpaces {
 
   of(layer: number): LayerSpace {
     const ownBlocks = this.#own(layer);
-    const mapped = mappedBlocks(this.#reader, layer, this.#memo, this.#mapped);
+    const mapped = mappedBlocks(this.#reader, layer, this.#memo, this.#mapped, (id) =>
+      this.#record(id),
+    );
     return { ownBlocks, sharedBlocks: mapped - ownBlocks, ...this.#freedBy(layer) };
   }
 
+  #record(layer: number): LayerRecord {
+    const known = this.#records.get(layer);
+    if (known !== undefined) return known;
+    const record = getLayer(this.#reader, layer);
+    this.#records.set(layer, record);
+    return record;
+  }
+
   #own(layer: number): number {
-    return getLayer(this.#reader, layer).ownedBlocks + (this.#owned.get(layer) ?? 0);
+    return this.#record(layer).ownedBlocks + (this.#owned.get(layer) ?? 0);
   }
 
   #freedBy(layer: number): { freedBlocks: number; freedAtMost: boolean } {
@@ -47,8 +59,8 @@ export class LayerSpaces {
     if (children === 1) return { freedBlocks: this.#own(layer), freedAtMost: true };
     if (children > 1) return { freedBlocks: 0, freedAtMost: false };
     let freedBlocks = this.#own(layer);
-    for (let { parent } = getLayer(this.#reader, layer); parent !== null; ) {
-      const record = getLayer(this.#reader, parent);
+    for (let { parent } = this.#record(layer); parent !== null; ) {
+      const record = this.#record(parent);
       if (record.state !== "hidden") break;
       const siblings = listChildren(this.#reader, parent, 3).length - 1;
       if (siblings > 1) break;

@@ -185,12 +185,14 @@ export function countLineageChange(txn: StoreTransaction): void {
 /**
  * How many slots the layer sees mapped, inherited ones included: the sum along its line. `memo`
  * serves a whole listing; `pending` has what a layer adds that the store does not count yet.
+ * `layerOf` spares it what the caller has read already.
  */
 export function mappedBlocks(
   reader: StoreReader,
   id: number,
   memo: Map<number, number> = new Map(),
   pending: ReadonlyMap<number, number> = new Map(),
+  layerOf: (id: number) => LayerRecord = (layer) => getLayer(reader, layer),
 ): number {
   const line: LayerEntry[] = [];
   let total = 0;
@@ -200,7 +202,7 @@ export function mappedBlocks(
       total = known;
       break;
     }
-    const record = getLayer(reader, at);
+    const record = layerOf(at);
     line.push({ id: at, record });
     at = record.parent;
   }
