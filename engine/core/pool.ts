@@ -10,23 +10,16 @@ import type { Clock } from "../base/clock.js";
 import { MAX_VOLUME_BYTES, SECTOR_BYTES } from "../base/constants.js";
 import { isPandoError, PandoError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
-import { isPartialName, requireName, type SnapshotRef } from "../base/name.js";
+import { requireName, type SnapshotRef } from "../base/name.js";
 import {
-  contentsOf,
   createVolume,
   deleteSnapshot,
   deleteVolume,
-  getSnapshot,
   getSpaceRecord,
   getVolume,
-  listSnapshots,
-  listVolumes,
   type Page,
-  type SnapshotEntry,
   updateVolume,
-  type VolumeEntry,
 } from "../store/catalogue.js";
-import type { VolumeRecord } from "../store/codec-records.js";
 import { FreeMap } from "../store/free-map.js";
 import { abandonLayer, createLayer, findLayer } from "../store/layers.js";
 import { Lineage, lookupNearest } from "../store/lineage.js";
@@ -46,7 +39,6 @@ import type {
   ReceiveRequest,
   ServedSnapshotInfo,
   SnapshotInfo,
-  SpaceInfo,
   VolumeInfo,
 } from "./api.js";
 import { Authentication, type AuthenticationOptions } from "./auth/authentication.js";
@@ -62,11 +54,11 @@ import { type CheckStore, checkHere } from "./check.js";
 import { Checkpointer } from "./checkpointer.js";
 import { DataPath } from "./data-path.js";
 import { diffSnapshots } from "./diff.js";
-import { hostsOf, VolumeExports } from "./exports.js";
+import { VolumeExports } from "./exports.js";
 import { type GrowingPlace, type GrowRequest, Growth } from "./growth.js";
 import { type HostNews, Hosts } from "./hosts.js";
-import { LayerSpaces } from "./layer-space.js";
 import { type LimitsChange, limitsOf, nativeLimits, requireLimits, withLimits } from "./limits.js";
+import { Listing } from "./listing.js";
 import { Mutex } from "./mutex.js";
 import { OpenVolumes } from "./open-volumes.js";
 import { Pace } from "./pace.js";
@@ -125,6 +117,7 @@ export class Pool implements PoolService {
   readonly #reclaimer: Reclaimer;
   readonly #volumes: OpenVolumes;
   readonly #branching: BranchingParts;
+  readonly #listing: Listing;
   readonly #receives: Receives;
   readonly #exports: VolumeExports;
   readonly #hosts: Hosts;
@@ -190,6 +183,12 @@ export class Pool implements PoolService {
     );
     const volumes = new OpenVolumes(this.#store, this.#path);
     this.#volumes = volumes;
+    this.#listing = new Listing({
+      store: this.#store,
+      path: this.#path,
+      volumes,
+      blockSizeBytes: superblock.blockSizeBytes,
+    });
     this.#reclaimer = new Reclaimer({
       store: this.#backups.guard(this.#store),
       path: this.#path,
@@ -343,30 +342,17 @@ export class Pool implements PoolService {
 
   async getVolume(name: string): Promise<VolumeInfo> {
     this.#assertOpen();
-    const record = getVolume(this.#store, name);
-    const [info] = await this.#describe([{ name, record }]);
-    return info as VolumeInfo;
+    return this.#listing.volume(name);
   }
 
   async listVolumes(page?: Page<string>): Promise<VolumeInfo[]> {
     this.#assertOpen();
-    if (page === undefined) return this.#describe(listVolumes(this.#store).filter(isWhole));
-    // What is being received does not count: a page is empty only behind the last volume.
-    for (let { after } = page; ; ) {
-      const found = listVolumes(this.#store, { after, limit: page.limit });
-      const whole = found.filter(isWhole);
-      if (whole.length > 0 || found.length === 0) return this.#describe(whole);
-      after = found.at(-1)?.name ?? null;
-    }
+    return this.#listing.volumes(page);
   }
 
   async listOpenVolumes(): Promise<VolumeInfo[]> {
     this.#assertOpen();
-    const served = this.#volumes.all().filter(({ name, sessions, readOnly }) => {
-      return sessions.length > 0 && !readOnly && !isPartialName(name);
-    });
-    const entries = served.map(({ name }) => ({ name, record: getVolume(this.#store, name) }));
-    return this.#describe(entries);
+    return this.#listing.openVolumes();
   }
 
   async deleteVolume(name: string): Promise<void> {
@@ -441,14 +427,7 @@ export class Pool implements PoolService {
   async createSnapshots(snapshots: readonly SnapshotRef[]): Promise<SnapshotInfo[]> {
     for (const { snapshot } of snapshots) requireName(snapshot, "snapshot");
     await this.#change(() => snapshotVolumes(this.#branching, snapshots));
-    const spaces = await this.#layerSpaces();
-    return snapshots.map(({ volume, snapshot }) =>
-      this.#snapshotInfo(spaces, {
-        volume,
-        name: snapshot,
-        record: getSnapshot(this.#store, volume, snapshot),
-      }),
-    );
+    return this.#listing.snapshotsNamed(snapshots);
   }
 
   async rollbackVolume(volume: string, snapshot: string): Promise<VolumeInfo> {
@@ -460,21 +439,12 @@ export class Pool implements PoolService {
 
   async getSnapshot(volume: string, snapshot: string): Promise<ServedSnapshotInfo> {
     this.#assertOpen();
-    const record = getSnapshot(this.#store, volume, snapshot);
-    const name = `${volume}@${snapshot}`;
-    return {
-      ...this.#snapshotInfo(await this.#layerSpaces(), { volume, name: snapshot, record }),
-      contents: contentsOf(record),
-      allowedHosts: hostsOf(this.#store, name),
-      sessions: this.#volumes.sessions(name),
-    };
+    return this.#listing.servedSnapshot(volume, snapshot);
   }
 
   async listSnapshots(volume?: string, page?: Page<SnapshotRef>): Promise<SnapshotInfo[]> {
     this.#assertOpen();
-    const spaces = await this.#layerSpaces();
-    const found = listSnapshots(this.#store, volume, page);
-    return found.map((entry) => this.#snapshotInfo(spaces, entry));
+    return this.#listing.snapshots(volume, page);
   }
 
   async deleteSnapshot(volume: string, snapshot: string): Promise<void> {
@@ -719,45 +689,6 @@ export class Pool implements PoolService {
     });
   }
 
-  async #describe(entries: { name: string; record: VolumeRecord }[]): Promise<VolumeInfo[]> {
-    const spaces = await this.#layerSpaces();
-    return entries.map(({ name, record }) => {
-      return {
-        name,
-        uuid: record.uuid,
-        sizeBytes: record.sizeBytes,
-        ...this.#spaceOf(spaces, record.layer),
-        origin: record.origin,
-        createdAt: record.createdAt,
-        allowedHosts: record.allowedHosts,
-        sessions: this.#volumes.sessions(name),
-        limits: limitsOf(record),
-      };
-    });
-  }
-
-  #snapshotInfo(spaces: LayerSpaces, { volume, name, record }: SnapshotEntry): SnapshotInfo {
-    const { uuid, sizeBytes, createdAt, volumeUuid, layer } = record;
-    const space = this.#spaceOf(spaces, layer);
-    return { volume, volumeUuid, name, uuid, sizeBytes, createdAt, ...space };
-  }
-
-  async #layerSpaces(): Promise<LayerSpaces> {
-    return new LayerSpaces(this.#store, await this.#path.layerDeltas());
-  }
-
-  #spaceOf(spaces: LayerSpaces, layer: number): SpaceInfo {
-    const block = this.#superblock.blockSizeBytes;
-    const { ownBlocks, sharedBlocks, freedBlocks, freedAtMost } = spaces.of(layer);
-    return {
-      ownBytes: ownBlocks * block,
-      sharedBytes: sharedBlocks * block,
-      logicalBytes: (ownBlocks + sharedBlocks) * block,
-      freedByDeleteBytes: freedBlocks * block,
-      freedByDeleteAtMost: freedAtMost,
-    };
-  }
-
   #requireSize(sizeBytes: number, volume: string): void {
     const block = this.#superblock.blockSizeBytes;
     const whole = Number.isSafeInteger(sizeBytes) && sizeBytes > 0 && sizeBytes % block === 0;
@@ -772,8 +703,4 @@ export class Pool implements PoolService {
   #assertOpen(): void {
     if (this.#closed) throw new PandoError("ECLOSED", "the pool is closed");
   }
-}
-
-function isWhole({ record }: VolumeEntry): boolean {
-  return record.receiving === undefined;
 }
