@@ -3,7 +3,7 @@
 import type { Job } from "./vm/agent.js";
 import type { Vm } from "./vm/vm.js";
 
-const BIN = "/usr/lib/postgresql/15/bin";
+export const BIN = "/usr/lib/postgresql/15/bin";
 /** What the guest needs of the machine's programs. */
 export const postgresPrograms = [
   `${BIN}/initdb`,

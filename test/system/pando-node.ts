@@ -62,6 +62,8 @@ export interface NodeOptions {
   advertise: string;
   /** Room that is not used is not taken. */
   sparse?: boolean;
+  /** For commands that move data; its socket is beside the daemon's. */
+  nbd?: boolean;
   /** Beside those that every test needs. */
   daemonFlags?: string[];
 }
@@ -69,7 +71,7 @@ export interface NodeOptions {
 const pandoProgram = pandoCommand("real");
 
 export async function startNode(options: NodeOptions): Promise<PandoNode> {
-  const { poolSize, advertise, sparse = false, daemonFlags = [] } = options;
+  const { poolSize, advertise, sparse = false, nbd = false, daemonFlags = [] } = options;
   const folder = temporaryFolder();
   const pool = join(folder.path, "pool");
   const socket = join(folder.path, "pando.sock");
@@ -81,7 +83,8 @@ export async function startNode(options: NodeOptions): Promise<PandoNode> {
   async function startDaemon(more: string[] = []): Promise<number> {
     const startedAt = performance.now();
     daemon = await startPandoDaemon(pandoProgram, [
-      ...["--pool", pool, "--socket", socket, "--nbd-socket", "none", "--metrics", "none"],
+      ...["--pool", pool, "--socket", socket, "--metrics", "none"],
+      ...(nbd ? [] : ["--nbd-socket", "none"]),
       ...["--target", `127.0.0.1:${port}`, "--advertise", `${advertise}:${port}`],
       ...more,
       ...daemonFlags,

@@ -13,7 +13,12 @@ export interface Hardware {
   /** A Unix socket that listens: the other end of the agent's serial port. */
   agentPath: string;
   consoleLog: string;
+  /** A raw image of the host: /dev/vda, after `modprobe virtio_blk`. */
+  disk: string | null;
 }
+
+/** The guest may lose power; this machine is not meant to. */
+const DISK_OPTIONS = "format=raw,if=virtio,cache=unsafe";
 
 export function spawnQemu(hardware: Hardware): ChildProcess {
   const { kernel } = hardware;
@@ -39,6 +44,7 @@ export function spawnQemu(hardware: Hardware): ChildProcess {
     ...["-device", "virtio-rng-pci"],
     ...["-chardev", `socket,id=agent,path=${hardware.agentPath}`, "-device", "virtio-serial-pci"],
     ...["-device", "virtserialport,chardev=agent,name=pando.agent"],
+    ...(hardware.disk === null ? [] : ["-drive", `file=${hardware.disk},${DISK_OPTIONS}`]),
   ];
   // QEMU dies with this process, however it dies.
   return spawn("setpriv", ["--pdeathsig", "KILL", "--", "qemu-system-x86_64", ...args], {

@@ -24,6 +24,8 @@ export interface VmOptions {
   /** Names the console log in test-output/. */
   name?: string;
   bootTimeoutMs?: number;
+  /** A raw image, which the guest sees as /dev/vda after `modprobe virtio_blk`. */
+  disk?: string;
 }
 
 export interface Vm {
@@ -44,7 +46,7 @@ const BOOT_TIMEOUT_MS = 120_000;
 
 export async function bootVm(options: VmOptions = {}): Promise<Vm> {
   const { kernel: kernelName = "6.12", memoryMiB = 3072, cpus = 2, name = "vm" } = options;
-  const { bootTimeoutMs = BOOT_TIMEOUT_MS } = options;
+  const { bootTimeoutMs = BOOT_TIMEOUT_MS, disk = null } = options;
   const kernel = await provideKernel(kernelName);
   const initramfs = await provideInitramfs(kernel);
   const outputDir = join(repositoryRoot, "test-output");
@@ -61,7 +63,7 @@ export async function bootVm(options: VmOptions = {}): Promise<Vm> {
 
   const agentPath = join(dir, "agent.sock");
   const agent = await Agent.listen(agentPath, shareDir);
-  const hardware = { kernel, initramfs, cpus, memoryMiB, shareDir, agentPath, consoleLog };
+  const hardware = { kernel, initramfs, cpus, memoryMiB, shareDir, agentPath, consoleLog, disk };
   const qemu = spawnQemu(hardware);
   const consoleTail = async () => {
     const text = await readFile(consoleLog, "utf8").catch(() => "");
