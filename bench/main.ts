@@ -17,10 +17,11 @@ import { engineSuite } from "./suites/engine.js";
 import { nbdSuite } from "./suites/nbd.js";
 import { scaleSuite } from "./suites/scale.js";
 import { targetSuite } from "./suites/target.js";
+import { wakingSuite } from "./suites/waking.js";
 
 const SUITES: Suite[] = [
   ...[engineSuite, nbdSuite, targetSuite],
-  ...[branchSuite, csiSuite, scaleSuite],
+  ...[branchSuite, csiSuite, wakingSuite, scaleSuite],
 ];
 /** To see whether everything works, not to learn anything. */
 const QUICK = { size: "64MiB", seconds: 1, rounds: 1 };

@@ -23,7 +23,8 @@ const MAY_IMPORT: [RegExp, RegExp][] = [
   [/^nvmf\//, /^(engine\/base|engine\/core|native)\//],
   [/^csi\//, /^(engine\/(base\/|serve\/client)|nvmf\/)/],
   [/^bench\/fio-wrapper\//, NOTHING],
-  [/^bench\//, /^(engine|native)\/|^csi\/(protocol|main)\.ts/],
+  // The VMs, and Postgres in them, are the tests'.
+  [/^bench\//, /^(engine|native)\/|^csi\/(protocol|main)\.ts|^test\/(csi|system)\//],
   [/^test\//, ANYTHING],
 ];
 

@@ -46,6 +46,8 @@ export interface PandoNode {
   log(): string;
   /** The pool's folder. */
   readonly pool: string;
+  /** The daemon's API. */
+  readonly socket: string;
   /** `kill -STOP`: the daemon holds what it has and answers nothing. */
   freezeDaemon(): void;
   /** `kill -9`; resolves when the process is gone. */
@@ -117,6 +119,7 @@ export async function startNode(options: NodeOptions): Promise<PandoNode> {
     killDaemon,
     remove,
     pool,
+    socket,
     log: () => daemon?.log() ?? "",
     freezeDaemon() {
       if (daemon !== null) process.kill(daemon.pid, "SIGSTOP");
