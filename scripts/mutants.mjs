@@ -195,8 +195,7 @@ async function runMutant(mutant, { file, broken, skip }) {
     console.log(error.output);
     return { verdict: "failed", detail: "does not build" };
   } finally {
-    writeFileSync(path, original);
-    if (mutant.file.endsWith(".ts")) compile();
+    writeFileSync(path, original); // compiled with the next one
   }
 }
 
