@@ -1,4 +1,5 @@
-// The CLI against a daemon, both as processes, over a real socket; the pool behind it is a fake.
+// The CLI against a daemon that is a process, over a real socket; the pool behind it is a fake.
+// (The CLI as a process of its own: system/cli.)
 // What is tested: that each command says what it should, to people and to programs, and that what
 // is wrong is refused with one line and the right exit code.
 import { chmodSync, existsSync, lstatSync, readFileSync, writeFileSync } from "node:fs";
@@ -6,24 +7,25 @@ import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { formatDhchapKey } from "../../engine/base/dhchap-key.js";
+import { fakeEngine } from "../support/fake-engine.js";
 import {
   type CommandResult,
   failed,
   killDaemons,
   pandoCommand,
-  runPando,
   startPandoDaemon,
   temporaryFolder,
 } from "../support/pando.js";
+import { runPandoHere } from "../support/pando-here.js";
 
 const HOST = "nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555";
-const fake = pandoCommand("fake");
+const loadFake = async () => fakeEngine;
 const folder = temporaryFolder();
 const socket = join(folder.path, "run", "pando.sock");
 const quiet = ["--metrics", "none"];
 
 const pando = (...args: string[]): Promise<CommandResult> =>
-  runPando(fake, args, { PANDO_SOCKET: socket });
+  runPandoHere(loadFake, args, { PANDO_SOCKET: socket });
 
 async function json(...args: string[]): Promise<unknown> {
   const { code, stdout, stderr } = await pando(...args, "--json");
@@ -46,7 +48,7 @@ async function fails(code: 1 | 2, message: RegExp, ...args: string[]): Promise<s
 
 test.before(async () => {
   const args = ["--pool", "/pools/one", "--socket", socket, ...quiet];
-  await startPandoDaemon(fake, [...args, "--advertise", "10.0.0.5:4420"]);
+  await startPandoDaemon(pandoCommand("fake"), [...args, "--advertise", "10.0.0.5:4420"]);
 });
 
 test.after(() => {
@@ -421,18 +423,22 @@ test("without a daemon: which socket was tried, and what to do", async () => {
   );
   assert.match(hint, /pando daemon --pool PATH/);
   const runtimeDir = { XDG_RUNTIME_DIR: folder.path };
-  failed(await runPando(fake, ["volume", "list"], runtimeDir), 1, /pando-\w+\/pando\/pando\.sock/);
+  failed(
+    await runPandoHere(loadFake, ["volume", "list"], runtimeDir),
+    1,
+    /pando-\w+\/pando\/pando\.sock/,
+  );
 });
 
 test("the CLI finds the daemon by the configuration file", async () => {
   const config = join(folder.path, "pando.json");
   writeFileSync(config, JSON.stringify({ pool: "/p", socket: "run/pando.sock" }));
-  const found = await runPando(fake, ["pool", "show", "--json", "--config", config]);
+  const found = await runPandoHere(loadFake, ["pool", "show", "--json", "--config", config]);
   assert.is(found.code, 0, found.stderr);
-  const byVariable = await runPando(fake, ["pool", "show"], { PANDO_CONFIG: config });
+  const byVariable = await runPandoHere(loadFake, ["pool", "show"], { PANDO_CONFIG: config });
   assert.is(byVariable.code, 0, byVariable.stderr);
   writeFileSync(config, JSON.stringify({ pool: "/p", sokket: "run/pando.sock" }));
-  const wrong = await runPando(fake, ["pool", "show", "--config", config]);
+  const wrong = await runPandoHere(loadFake, ["pool", "show", "--config", config]);
   failed(wrong, 1, /pando\.json has an unknown key, "sokket"/);
 });
 
