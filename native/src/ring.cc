@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <system_error>
 
 #include "assert.h"
@@ -49,7 +50,7 @@ io_uring_sqe* Ring::prepare(RingOp* op) {
     submit();
     sqe = io_uring_get_sqe(&ring_);
   }
-  if (op != nullptr) ++in_flight_;
+  if (op != nullptr && !op->endless) ++in_flight_;
   if (op != nullptr && op->quick) ++quick_in_flight_;
   return sqe;
 }
@@ -107,6 +108,15 @@ void Ring::sendmsg(RingOp* op, int fd, const msghdr* message, int flags) {
 void Ring::poll(RingOp* op, int fd, uint32_t events) {
   io_uring_sqe* sqe = prepare(op);
   io_uring_prep_poll_add(sqe, fd, events);
+  io_uring_sqe_set_data(sqe, op);
+}
+
+void Ring::command(RingOp* op, int fd, uint32_t operation, const void* payload) {
+  constexpr size_t kPayloadBytes = 16;
+  io_uring_sqe* sqe = prepare(op);
+  io_uring_prep_rw(IORING_OP_URING_CMD, sqe, fd, nullptr, 0, 0);
+  sqe->cmd_op = operation;
+  std::memcpy(sqe->cmd, payload, kPayloadBytes);
   io_uring_sqe_set_data(sqe, op);
 }
 
@@ -169,7 +179,7 @@ unsigned Ring::run_completions() {
     const int32_t op_result = cqe->res;
     io_uring_cqe_seen(&ring_, cqe);
     if (op == nullptr) continue;  // the answer to a cancel itself
-    --in_flight_;
+    if (!op->endless) --in_flight_;
     if (op->quick) --quick_in_flight_;
     ++completed;
     op->done(op, op_result);

@@ -20,6 +20,8 @@ struct RingOp {
   void* context = nullptr;
   /// A device answers it, in microseconds: a wait for it is worth polling.
   bool quick = false;
+  /// It may never complete, and nobody waits for it: in_flight() does not count it.
+  bool endless = false;
 };
 
 class Ring {
@@ -48,6 +50,8 @@ class Ring {
   /// `message` and what it points to must live until done.
   void sendmsg(RingOp* op, int fd, const msghdr* message, int flags);
   void poll(RingOp* op, int fd, uint32_t events);
+  /// A driver's own command. `payload`: the 16 bytes that a submission entry has room for.
+  void command(RingOp* op, int fd, uint32_t operation, const void* payload);
   /// Cancels whatever `target` waits for; `target->done` still runs (with -ECANCELED, or its real
   /// result).
   void cancel(RingOp* target);
@@ -61,7 +65,7 @@ class Ring {
   void submit_and_wait(uint64_t timeout_us);
   unsigned run_completions();
 
-  /// Operations whose `done` has not run yet.
+  /// Operations whose `done` has not run yet, but for endless ones.
   uint64_t in_flight() const { return in_flight_; }
   /// Operations that the kernel has not seen yet.
   unsigned unsubmitted() const { return io_uring_sq_ready(&ring_); }
