@@ -80,7 +80,7 @@ class BlockVolume {
   virtual const std::string& name() const = 0;
 };
 
-enum class FrontEnd : uint8_t { kNbd, kNvmeTcp };
+enum class FrontEnd : uint8_t { kNbd, kNvmeTcp, kUblk };
 
 enum class OpenStatus : uint8_t {
   kOk,
@@ -92,7 +92,7 @@ enum class OpenStatus : uint8_t {
 
 struct OpenRequest {
   FrontEnd front_end;
-  std::string name;      // NVMe: subsystem NQN; NBD: export name
+  std::string name;      // NVMe: subsystem NQN; NBD: export name; ublk: volume name
   std::string host_nqn;  // NVMe only
   std::string peer;      // for logs: address of the other side
 };
