@@ -63,7 +63,7 @@ export interface PoolOpenOptions {
   sharedPath: string;
 }
 
-export type FrontEnd = "nbd" | "nvme-tcp";
+export type FrontEnd = "nbd" | "nvme-tcp" | "ublk";
 
 /** What the data path says of its own accord, in the order in which it happened. */
 export type PoolEvent =
@@ -265,6 +265,23 @@ export interface TargetSession {
   connectedMs: number;
 }
 
+export interface UblkAddOptions {
+  /** Sixteen hexadecimal digits that the kernel keeps for us. */
+  owner: string;
+  sizeBytes: number;
+  blockBytes: number;
+  atomicBytes: number;
+  readOnly: boolean;
+}
+
+export interface UblkInfo {
+  owner: string;
+  /** Quiesced: its server is gone, and its requests wait for another one. */
+  state: "dead" | "live" | "quiesced" | "unknown";
+  serverPid: number;
+  sizeBytes: number;
+}
+
 /** What a step of an authentication comes to. */
 export const AUTH_VERDICT = { pending: 0, authenticated: 1, failed: 2 } as const;
 
@@ -409,6 +426,34 @@ export interface Addon {
   targetVolumeChanged(pool: number, volume: number): void;
   /** Discovery lists something else to these hosts now. */
   targetExportsChanged(pool: number, hostNqns: string[]): void;
+
+  // Block devices through ublk, by the kernel's number. Those without a pool are for the control
+  // device: they block on a thread of their own, for half a minute at most.
+  /** Flags of the features that the kernel lacks; see native/src/ublk_spec.h. */
+  ublkMissing(): Promise<number>;
+  ublkAdd(options: UblkAddOptions): Promise<number>;
+  ublkInfo(device: number): Promise<UblkInfo>;
+  /** After ublkServe(): the block device appears. */
+  ublkStart(device: number): Promise<void>;
+  /** EBUSY: the kernel has not noticed yet that the server before is gone. */
+  ublkStartRecovery(device: number): Promise<void>;
+  /** After ublkServe(): what was under way comes again. */
+  ublkEndRecovery(device: number): Promise<void>;
+  /** The block device is gone when it settles. */
+  ublkStop(device: number): Promise<void>;
+  ublkDelete(device: number): Promise<void>;
+  /** Opens the volume and fetches the device's requests; frontEndsStop() leaves them to others. */
+  ublkServe(pool: number, device: number, volume: string): Promise<void>;
+  /** Settles when a device that is stopped has given everything back; the volume is let go. */
+  ublkRelease(pool: number, device: number): Promise<void>;
+
+  // Of the process; see native/binding/process_calls.cc. On the main thread only.
+  /** From here on this thread has a copy of all mounts, and gets no new ones. */
+  mountsSeparate(): void;
+  /** Gone from the thread's mounts, whoever uses it. */
+  mountDetach(path: string): void;
+  /** This program from its beginning, as the same process. Returns only by an error. */
+  executeAgain(words: string[], name: string, value: string): void;
 
   checkpointBegin(pool: number): Promise<CheckpointStart>;
   /** Up to `limit` more index blocks; none: that was all. */

@@ -11,6 +11,8 @@
 #include "index_block.h"
 #include "load_calls.h"
 #include "pool_calls.h"
+#include "process_calls.h"
+#include "ublk_calls.h"
 
 namespace pando {
 namespace {
@@ -44,6 +46,8 @@ Napi::Object Register(Napi::Env env, Napi::Object exports) {
   register_fold_calls(env, exports);
   register_front_end_calls(env, exports);
   register_load_calls(env, exports);
+  register_ublk_calls(env, exports);
+  register_process_calls(env, exports);
   napi_add_env_cleanup_hook(
       env, [](void* raw) { stop_engines(static_cast<napi_env>(raw)); }, static_cast<napi_env>(env));
   return exports;

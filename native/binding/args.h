@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -57,6 +58,14 @@ class Args {
   }
   std::string string_field(const Napi::Object& object, const char* name) {
     return ok_ ? to_string(object.Get(name), name) : std::string();
+  }
+  /// 64 bits as hexadecimal digits.
+  uint64_t hex_field(const Napi::Object& object, const char* name) {
+    const std::string text = string_field(object, name);
+    char* end = nullptr;
+    const uint64_t value = std::strtoull(text.c_str(), &end, 16);
+    if (ok_ && (text.empty() || text.size() > 16 || *end != 0)) fail(name, "hexadecimal digits");
+    return value;
   }
   bool boolean_field(const Napi::Object& object, const char* name) {
     if (!ok_) return false;

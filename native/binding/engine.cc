@@ -15,7 +15,15 @@ std::map<uint64_t, std::shared_ptr<Engine>> engines;
 std::atomic<uint64_t> engine_ids{1};
 
 const char* front_end_name(FrontEnd front_end) {
-  return front_end == FrontEnd::kNbd ? "nbd" : "nvme-tcp";
+  switch (front_end) {
+    case FrontEnd::kNbd:
+      return "nbd";
+    case FrontEnd::kNvmeTcp:
+      return "nvme-tcp";
+    case FrontEnd::kUblk:
+      return "ublk";
+  }
+  return "";
 }
 
 }  // namespace
@@ -141,11 +149,12 @@ void Engine::stop() {
   for (int turns = 0; reactor_->ring().in_flight() > 1 && turns < 1'000; ++turns) {
     reactor_->turn(kTurnUs);
   }
-  if (nbd != nullptr || target != nullptr) {
+  if (nbd != nullptr || target != nullptr || (ublk != nullptr && !ublk->left())) {
     // They were not stopped, or do not end: only at the end of the process. What they use is left
     // to it.
     static_cast<void>(nbd.release());
     static_cast<void>(target.release());
+    static_cast<void>(ublk.release());
     static_cast<void>(pool_.release());
     static_cast<void>(reactor_.release());
   }
@@ -171,6 +180,10 @@ void Engine::stop_front_ends(std::function<void()> done) {
       defer([this] { target.reset(); });
       one_less();
     });
+  }
+  if (ublk != nullptr) {
+    ++*left;
+    ublk->leave(one_less);
   }
   one_less();
 }

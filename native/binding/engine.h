@@ -28,6 +28,7 @@
 #include "nvme_target.h"
 #include "pool.h"
 #include "reactor.h"
+#include "ublk_server.h"
 #include "unflushed_log.h"
 
 namespace pando {
@@ -107,6 +108,13 @@ class Engine final : public PoolHost, public Exports, public std::enable_shared_
   uint64_t id_;
   napi_env env_;
   std::shared_ptr<Device> device_;
+
+ public:
+  /// On the reactor thread only; null until a device is served. It outlives the reactor, which has
+  /// operations of it that never end.
+  std::unique_ptr<UblkServer> ublk;
+
+ private:
   std::unique_ptr<Reactor> reactor_;         // real device only
   std::unique_ptr<BufferPool> own_buffers_;  // simulation only
   BufferPool* buffers_;
