@@ -9,6 +9,7 @@ import {
   type NvmeLoadResult,
   native,
 } from "../native/native.js";
+import type { Finding } from "../nvmf/doctor.js";
 import { formatAddress } from "./base/address.js";
 import type { Config, Environment } from "./base/config.js";
 import { PandoError } from "./base/errors.js";
@@ -19,6 +20,7 @@ import { createPool } from "./core/format.js";
 import type { InspectItem, InspectRequest } from "./core/inspect.js";
 import type { RepairReport } from "./core/repair.js";
 import { type CreateDeviceOptions, createOnDevice } from "./create-device.js";
+import { examineMachine } from "./doctor.js";
 import { startFrontEnds } from "./front-ends.js";
 import { type GrowPoolOptions, growPool } from "./grow-pool.js";
 import {
@@ -34,6 +36,7 @@ import { startHttpServer } from "./serve/http.js";
 import { makeNotify } from "./serve/notify.js";
 import { startControlServer } from "./serve/server.js";
 
+export type { Finding } from "../nvmf/doctor.js";
 export type { InspectItem, InspectRequest, InspectValue } from "./core/inspect.js";
 export type { RepairReport } from "./core/repair.js";
 export type { CreateDeviceOptions } from "./create-device.js";
@@ -68,6 +71,8 @@ export interface Engine {
   inspectPool(options: ClosedPoolOptions, request: InspectRequest): AsyncIterable<InspectItem[]>;
   /** Drives a volume over NVMe/TCP, as its host. */
   nvmeLoad(load: NvmeLoad): Promise<NvmeLoadResult>;
+  /** What this machine can serve, and what is missing. */
+  examineMachine(): Promise<Finding[]>;
 }
 
 export type NvmeLoad = Pick<
@@ -129,6 +134,7 @@ export const engine: Engine = {
     const rest = { readPercent: 50, regionBytes: 0, opCount: 0, seed: 1 };
     return native.nvmeLoadRun({ ...rest, ...load, pattern: LOAD_PATTERN[pattern] });
   },
+  examineMachine,
 };
 
 export interface Daemon {

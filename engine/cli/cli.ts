@@ -10,6 +10,7 @@ import { addBench } from "./bench.js";
 import { addConnect } from "./connect.js";
 import type { GlobalOptions, LoadEngine } from "./context.js";
 import { addDaemon } from "./daemon.js";
+import { addDoctor } from "./doctor.js";
 import { addHost } from "./host.js";
 import { addInspect } from "./inspect.js";
 import { addPool } from "./pool.js";
@@ -19,7 +20,7 @@ import { addVolume } from "./volume.js";
 
 const NOUNS = [
   ...["pool", "inspect", "volume", "snapshot", "host"],
-  ...["connect", "disconnect", "bench", "daemon"],
+  ...["connect", "disconnect", "bench", "daemon", "doctor"],
 ];
 
 /** Used wrongly: nothing was tried. */
@@ -71,6 +72,7 @@ function parser(argv: string[], loadEngine: LoadEngine): Argv<GlobalOptions> {
   commands = addConnect(commands);
   commands = addBench(commands, loadEngine);
   commands = addDaemon(commands, loadEngine);
+  commands = addDoctor(commands, loadEngine);
   return commands
     .demandCommand(1, "no command is named")
     .strict()

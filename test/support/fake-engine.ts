@@ -28,6 +28,10 @@ export const fakeEngine: Engine = {
     return { pool, close: () => pool.close() };
   },
   crc32c: () => 0,
+  examineMachine: async () => [
+    { what: "kernel", ok: true, found: "Linux 6.12", remedy: null },
+    { what: "ublk", ok: false, found: "no /dev/ublk-control", remedy: "modprobe ublk_drv" },
+  ],
   async growPool({ path, sizeBytes }) {
     const size = { sizeBytes: sizeBytes ?? 2 ** 30, blockSizeBytes: 4096 };
     return { path, uuid: "00000000-0000-4000-8000-000000000000", ...size };
