@@ -46,7 +46,7 @@ export function planNvmet(actual: NvmetState, desired: DesiredState): Step[] {
   const steps: Step[] = [];
   const kept = new Map<string, SubsystemState>();
   for (const [nqn, subsystem] of actual.subsystems) {
-    if (parseVolumeNqn(nqn) === null) continue;
+    if (parseVolumeNqn(nqn) === null || desired.untouched.has(nqn)) continue;
     const own = subsystem.model === model;
     if (wanted.has(nqn)) {
       if (own) kept.set(nqn, subsystem);
@@ -107,13 +107,15 @@ function removeNamespace(nqn: string, number: number): Step[] {
 }
 
 /** Ports that we made, for another address or for volumes that are gone, or did not finish. */
-function removeStalePorts(actual: NvmetState, { model, listen, volumes }: DesiredState): Step[] {
+function removeStalePorts(actual: NvmetState, desired: DesiredState): Step[] {
+  const { model, listen, volumes, untouched } = desired;
   const steps: Step[] = [];
   for (const [number, port] of actual.ports) {
     const needed = volumes.length > 0 && listensOn(port, listen);
     const linked = [...port.subsystems];
     const ours = linked.every((nqn) => actual.subsystems.get(nqn)?.model === model);
-    if (!isOwnPort(number) || needed || !ours) continue;
+    const waitedFor = linked.some((nqn) => untouched.has(nqn));
+    if (!isOwnPort(number) || needed || waitedFor || !ours) continue;
     for (const nqn of linked) steps.push({ verb: "unlink", path: onPort(number, nqn) });
     steps.push({ verb: "rmdir", path: `ports/${number}`, shared: true });
   }
@@ -221,6 +223,8 @@ function forgetKeys(actual: NvmetState, desired: DesiredState): Step[] {
       wanted !== undefined &&
       (wanted.controllerKey ?? secrets.controllerKey) === wanted.controllerKey;
     if (stays || isSomebodyElses(actual, { host, desired })) continue;
+    const has = (nqn: string) => actual.subsystems.get(nqn)?.hosts.has(host) === true;
+    if ([...desired.untouched].some(has)) continue;
     for (const [nqn, subsystem] of actual.subsystems) {
       if (!subsystem.hosts.has(host)) continue;
       for (const number of portsOf(actual, nqn)) {

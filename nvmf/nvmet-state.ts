@@ -82,6 +82,8 @@ export interface DesiredState {
   model: string;
   listen: ListenAddress;
   volumes: readonly DesiredVolume[];
+  /** NQNs of volumes that cannot be served now: what there is of them stays as it is. */
+  untouched: ReadonlySet<string>;
   /** Of the hosts that have to prove themselves. */
   secrets: ReadonlyMap<string, HostSecrets>;
 }

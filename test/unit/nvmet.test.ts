@@ -42,7 +42,8 @@ function volume(index: number, allowedHosts: string[] = []): DesiredVolume {
 
 function desired(...volumes: DesiredVolume[]): DesiredState {
   const listen = { address: "10.0.0.5", port: 4420 };
-  return { model: modelOf(POOL), listen, volumes, secrets: new Map() };
+  const untouched = new Set<string>();
+  return { model: modelOf(POOL), listen, volumes, untouched, secrets: new Map() };
 }
 
 function keys(host: string, letter: string, controllerKey: string | null = null) {
@@ -209,6 +210,24 @@ test("a port of somebody else's that has the address is used, and stays his", as
   assert.ok((await reconciler.read()).ports.has(1));
 });
 
+test("a volume that cannot be served now stays as it is, while the others change", async () => {
+  const { fake, reconciler } = kernel();
+  const [stuck, other] = [volume(1, HOSTS.slice(0, 1)), volume(2, HOSTS.slice(1))];
+  await reconciler.reconcile(desired(stuck, other));
+  const entries = () => fake.snapshot(/^$/);
+  const ofStuck = () => entries().filter((line) => line.includes(stuck.nqn));
+  const before = ofStuck();
+  const untouched = new Set([stuck.nqn]);
+  await reconciler.reconcile({ ...desired(volume(3)), untouched });
+  await reconciler.reconcile({ ...desired(), untouched });
+  await reconciler.reconcile({ ...desired(), untouched, listen: { address: "::1", port: 1 } });
+  assert.equal(ofStuck(), before, "its hosts can come back to it");
+  const others = entries().filter((line) => /^subsystems\/nqn/.test(line));
+  assert.is(others.length, before.filter((line) => line.startsWith("subsystems")).length);
+  await reconciler.reconcile(desired());
+  assert.not.ok(entries().some((line) => /^(subsystems|ports|hosts)\//.test(line)));
+});
+
 test("two pools on one machine do not take each other's volumes", async () => {
   const { fake, reconciler } = kernel();
   const other = new NvmetReconciler(configFs(fake.root, fake));
@@ -216,6 +235,7 @@ test("two pools on one machine do not take each other's volumes", async () => {
     model: modelOf(OTHER_POOL),
     listen: { address: "10.0.0.5", port: 4444 },
     volumes: [volume(5)],
+    untouched: new Set<string>(),
     secrets: new Map(),
   };
   await reconciler.reconcile(desired(volume(1)));
