@@ -23,6 +23,7 @@ import { type CreateDeviceOptions, createOnDevice } from "./create-device.js";
 import { examineMachine } from "./doctor.js";
 import { startFrontEnds } from "./front-ends.js";
 import { type GrowPoolOptions, growPool } from "./grow-pool.js";
+import { startNvmet } from "./kernel-target.js";
 import {
   backUpClosedPool,
   type ClosedPoolOptions,
@@ -98,12 +99,15 @@ export const engine: Engine = {
     const { discard, authentication } = config;
     const limits = { indexCacheBytes, spaceLevels };
     const options = { path, metaPath, ...limits, discard, authentication, log };
-    const { pool, handle, close } = await openRealPool(options);
+    const { pool, handle, atomicUnit, close } = await openRealPool(options);
+    let closeAll = close;
     try {
       const frontEnds = await startFrontEnds(handle, config);
-      return { pool, close: () => frontEnds.close().then(close) };
+      closeAll = () => frontEnds.close().then(close);
+      await startNvmet({ pool, handle, address: config.nvmet, atomicUnit, log });
+      return { pool, close: closeAll };
     } catch (error) {
-      await close();
+      await closeAll();
       throw error;
     }
   },
@@ -172,7 +176,11 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   try {
     const { pool, close } = await options.openPool({ ...config, pool: path }, log);
     undo.push(close);
-    const places = { advertise: config.advertise, nbdSocket: config.nbdSocket };
+    const places = {
+      advertise: config.advertise,
+      nvmet: config.nvmet,
+      nbdSocket: config.nbdSocket,
+    };
     const control = await startControlServer({
       pool,
       socket: config.socket,
@@ -237,12 +245,13 @@ function waitForSignal(): Promise<NodeJS.Signals> {
 }
 
 function describe(config: Config): Record<string, string | null> {
-  const { metrics, target, api } = config;
+  const { metrics, target, nvmet, api } = config;
   return {
     socket: config.socket,
     nbdSocket: config.nbdSocket,
     metrics: metrics === null ? null : formatAddress(metrics),
     target: target.length === 0 ? null : target.map(formatAddress).join(", "),
+    nvmet: nvmet === null ? null : formatAddress(nvmet),
     api: api === null ? null : formatAddress(api.address),
   };
 }

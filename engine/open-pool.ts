@@ -69,6 +69,8 @@ export interface OpenedPool {
   pool: Pool;
   /** Of the addon, for front ends. */
   handle: number;
+  /** What the device writes whole or not at all, in bytes. */
+  atomicUnit: number;
   close(): Promise<void>;
 }
 
@@ -110,7 +112,8 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     newUuid,
     authentication: { policy: options.authentication ?? DEFAULT_POLICY, newBytes },
     news: {
-      disconnect: (uuid, host) => native.targetDisconnect(pool.handle, volumeNqn(uuid), host),
+      disconnect: (uuid, host) =>
+        pool.shares.fence(uuid) ?? native.targetDisconnect(pool.handle, volumeNqn(uuid), host),
       connections: () => native.targetSessions(pool.handle),
       resized: (volume) => native.targetVolumeChanged(pool.handle, volume),
       exportsChanged: (hosts) => native.targetExportsChanged(pool.handle, hosts),
@@ -138,6 +141,7 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     return {
       pool,
       handle: pool.handle,
+      atomicUnit: native.deviceInfo(device).atomicUnit,
       async close() {
         await pool.close();
         await index.close();

@@ -17,7 +17,7 @@ const MAY_IMPORT: [RegExp, RegExp][] = [
   [/^engine\/store\//, /^(engine\/base|native)\//],
   [/^engine\/core\//, /^(engine\/base|engine\/store|native)\//],
   [/^engine\/serve\//, /^(engine\/base|engine\/core|native)\//],
-  [/^engine\/cli\//, /^(engine\/(base\/|serve\/client|daemon\.)|nvmf\/)/],
+  [/^engine\/cli\//, /^(engine\/(base\/|serve\/client|daemon\.|own-mounts\.)|nvmf\/)/],
   [/^engine\/(?=[^/]+$)/, /^(engine|nvmf|native)\//], // the composition root
   [/^native\//, /^engine\/base\//],
   [/^nvmf\//, /^(engine\/base|engine\/core|native)\//],

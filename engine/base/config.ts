@@ -23,6 +23,8 @@ export interface Environment {
   runtimeDir: string | undefined;
   /** NOTIFY_SOCKET: set by systemd for a unit of type notify. */
   notifySocket: string | undefined;
+  /** PANDO_OWN_MOUNTS: set by a daemon for itself; see nvmf/own-mounts.ts. */
+  ownMounts: string | undefined;
 }
 
 export const DEFAULT_CONFIG_PATH = "/etc/pando/pando.json";
@@ -53,6 +55,10 @@ export interface Settings {
   target?: string;
   /** What discovery and `nvme connect` lines name, if it is not the target's own: the same form. */
   advertise?: string;
+  /**
+   * HOST:PORT where the kernel's NVMe target listens for volumes that are shared by it, or "none".
+   */
+  nvmet?: string;
   /** DH-HMAC-CHAP hashes that hosts may prove themselves with, what is liked best first. */
   authHashes?: string;
   /** And Diffie-Hellman groups; "null" is none. */
@@ -100,6 +106,7 @@ export interface Config {
   /** Empty: there is no target. */
   readonly target: readonly Address[];
   readonly advertise: readonly Address[];
+  readonly nvmet: Address | null;
   readonly authentication: DhchapPolicy;
   readonly api: ApiConfig | null;
   readonly indexCacheBytes: number;
@@ -117,6 +124,7 @@ export const SETTING_NAMES = [
   "metrics",
   "target",
   "advertise",
+  "nvmet",
   "authHashes",
   "authGroups",
   "targetTls",
@@ -137,6 +145,7 @@ export function readEnvironment(): Environment {
     socket: read("PANDO_SOCKET"),
     runtimeDir: read("XDG_RUNTIME_DIR"),
     notifySocket: read("NOTIFY_SOCKET"),
+    ownMounts: read("PANDO_OWN_MOUNTS"),
   };
 }
 
@@ -226,6 +235,7 @@ export function makeConfig(settings: Settings, environment: Environment): Config
     metrics,
     target: target ?? [],
     advertise: advertised(target, settings.advertise),
+    nvmet: orNone(settings.nvmet ?? "none", (text) => parseNvmet(text)),
     authentication: parsePolicy(settings),
     api: makeApi(settings),
     indexCacheBytes: parseIndexCache(settings.indexCache ?? DEFAULT_INDEX_CACHE),
@@ -246,6 +256,16 @@ function advertised(target: Address[] | null, setting: string | undefined): Addr
     });
   }
   return places;
+}
+
+/** Hosts are told this address, and the kernel listens on it. */
+function parseNvmet(text: string): Address {
+  const address = parseAddress(text, "nvmet");
+  if (!isWildcard(address)) return address;
+  throw new PandoError("EINVAL", `hosts cannot connect to ${formatAddress(address)}`, {
+    field: "nvmet",
+    hint: `name an address of this machine, as in 10.0.0.5:${address.port}`,
+  });
 }
 
 function parsePlaces(text: string, field: "target" | "advertise"): Address[] {

@@ -30,6 +30,7 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         .option("api-certificate", text("PEM file: the daemon's certificate there"))
         .option("api-key", text("PEM file: its key"))
         .option("api-authority", text("PEM file: who signs the certificates of its clients"))
+        .option("nvmet", text("HOST:PORT of the kernel's NVMe target, or none"))
         .option("index-cache", text("Memory for index blocks"))
         .option("space-levels", text("Percent used at which each alarm begins, as in 80,90,95"))
         .option("discard", text("Whether the device gets free blocks back: auto, on or off"))
@@ -45,6 +46,7 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         metrics: args.metrics,
         target: args.target,
         advertise: args.advertise,
+        nvmet: args.nvmet,
         authHashes: args.authHashes,
         targetTls: args.targetTls,
         authGroups: args.authGroups,
@@ -59,6 +61,10 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
       });
       const environment = readEnvironment();
       const config = loadConfig({ configPath: args.config, flags, environment });
+      if (config.nvmet !== null) {
+        const { separateMounts } = await import("../own-mounts.js");
+        await separateMounts(environment);
+      }
       const { runDaemon } = await import("../daemon.js");
       const { openPool } = await loadEngine();
       await runDaemon({ config, environment, openPool });

@@ -22,6 +22,7 @@ export function volumeJson(volume: VolumeView): Record<string, unknown> {
     nbdUri: volume.nbdUri,
     allowedHosts: volume.allowedHosts,
     sessions: volume.sessions,
+    sharedVia: volume.sharedVia,
     limits: volume.limits,
     createdAt: volume.createdAt,
   };
@@ -117,6 +118,10 @@ export function describeSessions(volume: Pick<VolumeView, "sessions">): string[]
 
 /** "-" for a volume that nobody has open and that no host may open. */
 function describeServed(volume: VolumeView): string {
+  const [place] = volume.addresses;
+  if (volume.sharedVia !== null) {
+    return place === undefined ? volume.sharedVia : `nvmet ${place.traddr}:${place.trsvcid}`;
+  }
   const nbd = volume.sessions
     .filter((session) => session.frontEnd === "nbd")
     .reduce((sum, session) => sum + session.count, 0);

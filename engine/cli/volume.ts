@@ -95,6 +95,43 @@ function addWriters(volume: Argv<GlobalOptions>): Argv<GlobalOptions> {
       },
     )
     .command(
+      "share <name>",
+      "Have the kernel's NVMe target serve a volume in place of the daemon's own; it stays so",
+      (share) =>
+        share
+          .positional("name", NAME)
+          .option("via", {
+            choices: ["nvmet"] as const,
+            demandOption: true,
+            describe: "Linux's NVMe target",
+          })
+          .example("$0 volume share db --via nvmet", ""),
+      async (args) => {
+        requireName(args.name, "volume");
+        const shared = await withClient(args, (client) => client.shareVolume(args.name, args.via));
+        printResult(args, volumeJson(shared), () => describeVolume(shared));
+      },
+    )
+    .command(
+      "unshare <name>",
+      "Have the daemon's own target serve a volume again",
+      (unshare) =>
+        unshare
+          .positional("name", NAME)
+          .option("force", {
+            type: "boolean",
+            default: false,
+            describe: "Even if hosts are connected: their I/O fails",
+          })
+          .example("$0 volume unshare db", ""),
+      async (args) => {
+        const { name, force } = args;
+        requireName(name, "volume");
+        const volume = await withClient(args, (client) => client.unshareVolume(name, { force }));
+        printResult(args, volumeJson(volume), () => describeVolume(volume));
+      },
+    )
+    .command(
       "set <name>",
       "Limit what the users of a volume get; in force at once, for connected hosts too",
       (set) =>

@@ -35,6 +35,8 @@ export interface VolumeInfo extends SpaceInfo {
   allowedHosts: string[];
   /** Who has it open now. */
   sessions: SessionInfo[];
+  /** What serves it in place of Pando's own front ends. */
+  sharedVia: "nvmet" | null;
   limits: Limits;
 }
 
@@ -45,7 +47,7 @@ export interface Limits {
 }
 
 export interface SessionInfo {
-  frontEnd: "nbd" | "nvme-tcp";
+  frontEnd: "nbd" | "nvme-tcp" | "ublk";
   /** NVMe only; empty for NBD. */
   hostNqn: string;
   /** How many front-end openings this stands for. */
@@ -266,6 +268,14 @@ export interface PoolService {
   listHostKeys(): Promise<HostKeysInfo[]>;
   /** Who is connected over NVMe/TCP: to one volume, or at all. */
   listConnections(volume?: string): Promise<ConnectionInfo[]>;
+
+  /**
+   * Has the kernel's NVMe target serve the volume, from now on and after every restart. EBUSY while
+   * a front end has it open. Harmless if it is shared already.
+   */
+  shareVolume(name: string): Promise<VolumeInfo>;
+  /** EBUSY while hosts may be connected, unless it is forced. Harmless if it is not shared. */
+  unshareVolume(name: string, options: { force: boolean }): Promise<VolumeInfo>;
 
   /** A checkpoint now; resolves when it is durable and what it freed is allocatable. */
   checkpoint(): Promise<void>;

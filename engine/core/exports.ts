@@ -29,6 +29,8 @@ export interface VolumeExportsParts {
   pool: () => number;
   store: StoreReader;
   volumes: OpenVolumes;
+  /** UUIDs of the volumes that the kernel's target serves. */
+  shared(): ReadonlySet<string>;
   /** Whether this host has to prove who it is. */
   authenticates: (hostNqn: string) => boolean;
   /** The catalogue's lock. */
@@ -68,9 +70,11 @@ export class VolumeExports {
 
   list({ token, frontEnd, hostNqn }: Event<"list">): void {
     const { addon, pool, store, closed } = this.#parts;
+    const shared = this.#parts.shared();
     const names = closed()
       ? []
       : listVolumes(store)
+          .filter(({ record }) => !shared.has(record.uuid))
           .filter(({ record }) => record.receiving === undefined)
           .filter(({ record }) => frontEnd === "nbd" || record.allowedHosts.includes(hostNqn))
           .map(({ name, record }) => (frontEnd === "nbd" ? name : volumeNqn(record.uuid)));
@@ -84,6 +88,10 @@ export class VolumeExports {
   #resolve(frontEnd: FrontEnd, name: string, hostNqn: string): string {
     const { store, closed } = this.#parts;
     if (closed()) throw new PandoError("ECLOSED", "the pool is closed");
+    if (frontEnd === "ublk") {
+      this.#requireServedBy(frontEnd, name);
+      return name;
+    }
     if (frontEnd === "nbd") {
       // The socket is its owner's alone, and so is what is being received.
       if (isPartialName(name)) {
@@ -91,14 +99,15 @@ export class VolumeExports {
         return name;
       }
       const { volume, snapshot } = parseExport(name);
-      if (snapshot === null) getVolume(store, volume);
+      if (snapshot === null) this.#requireServedBy(frontEnd, volume);
       else getSnapshot(store, volume, snapshot);
       return name;
     }
     const uuid = parseVolumeNqn(name);
     const served = uuid === null ? undefined : findNameByUuid(store, uuid);
     if (served === undefined) throw new PandoError("ENOTFOUND", `there is no subsystem ${name}`);
-    const { volume } = splitName(served);
+    const { volume, snapshot } = splitName(served);
+    if (snapshot === null) this.#requireServedBy(frontEnd, volume);
     if (!hostsOf(store, served).includes(hostNqn)) {
       throw new PandoError("EPERM", `host ${hostNqn} is not on the list of volume ${volume}`, {
         volume,
@@ -106,6 +115,17 @@ export class VolumeExports {
       });
     }
     return served;
+  }
+
+  /** What the kernel's target serves, it serves alone, through ublk. */
+  #requireServedBy(frontEnd: FrontEnd, volume: string): void {
+    const shared = this.#parts.shared().has(getVolume(this.#parts.store, volume).uuid);
+    if (shared === (frontEnd === "ublk")) return;
+    const by = shared ? "nvmet" : "this daemon";
+    throw new PandoError("EBUSY", `volume ${volume} is served by ${by}`, {
+      volume,
+      hint: shared ? `pando volume unshare ${volume}` : `pando volume share ${volume} --via nvmet`,
+    });
   }
 }
 

@@ -3,6 +3,7 @@
 import { isPartialName, type SnapshotRef } from "../base/name.js";
 import {
   contentsOf,
+  getShares,
   getSnapshot,
   getVolume,
   listSnapshots,
@@ -90,6 +91,7 @@ export class Listing {
   }
 
   async #describe(entries: VolumeEntry[]): Promise<VolumeInfo[]> {
+    const shared = new Set(getShares(this.#parts.store));
     const spaces = await this.#layerSpaces();
     return entries.map(({ name, record }) => {
       return {
@@ -101,6 +103,7 @@ export class Listing {
         createdAt: record.createdAt,
         allowedHosts: record.allowedHosts,
         sessions: this.#parts.volumes.sessions(name),
+        sharedVia: shared.has(record.uuid) ? "nvmet" : null,
         limits: limitsOf(record),
       };
     });

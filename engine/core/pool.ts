@@ -67,6 +67,7 @@ import { Receives } from "./receives.js";
 import { Reclaimer } from "./reclaimer.js";
 import type { Recovered } from "./recovery.js";
 import { rollBack } from "./rollback.js";
+import { Shares } from "./shares.js";
 import { Space } from "./space.js";
 import { SpaceLevels } from "./space-levels.js";
 
@@ -121,6 +122,8 @@ export class Pool implements PoolService {
   readonly #receives: Receives;
   readonly #exports: VolumeExports;
   readonly #hosts: Hosts;
+  /** Volumes that the kernel's target serves; for those who attach one. */
+  readonly shares: Shares;
   readonly #authentication: Authentication;
   readonly #catalogue = new Mutex();
   readonly #background: Background;
@@ -223,6 +226,7 @@ export class Pool implements PoolService {
       pool: () => this.#path.handle,
       store: this.#store,
       volumes: this.#volumes,
+      shared: () => this.shares.uuids(),
       catalogue: this.#catalogue,
       closed: () => this.#closed,
       log: parts.log,
@@ -232,6 +236,11 @@ export class Pool implements PoolService {
       news: parts.news,
       change: (work) => this.#change(work),
       settled: () => this.#catalogue.run(async () => undefined),
+    });
+    this.shares = new Shares({
+      store: this.#store,
+      volumes: this.#volumes,
+      change: (work) => this.#change(work),
     });
     this.#levels = new SpaceLevels(parts.spaceLevels, parts.log);
     this.#space.lend();
@@ -357,6 +366,7 @@ export class Pool implements PoolService {
 
   async deleteVolume(name: string): Promise<void> {
     const { allowedHosts } = await this.#change(async () => {
+      this.shares.requireNotShared(name);
       this.#volumes.requireClosed(name);
       const record = await this.#store.transact((txn) => {
         const deleted = deleteVolume(txn, name);
@@ -372,6 +382,7 @@ export class Pool implements PoolService {
   async resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
     this.#requireSize(sizeBytes, name);
     await this.#change(async () => {
+      this.shares.requireNotShared(name);
       const before = getVolume(this.#store, name).sizeBytes;
       if (sizeBytes < before) {
         throw new PandoError("EINVAL", `volume ${name} does not shrink: it has ${before} bytes`, {
@@ -496,6 +507,7 @@ export class Pool implements PoolService {
 
   async allowHost(volume: string, hostNqn: string): Promise<VolumeInfo> {
     await this.#hosts.allow(volume, hostNqn);
+    await this.shares.hostAllowed(volume);
     return this.getVolume(volume);
   }
 
@@ -514,11 +526,13 @@ export class Pool implements PoolService {
     keys: { host: string; controller: string | null },
   ): Promise<void> {
     await this.#hosts.setKeys(hostNqn, keys);
+    await this.shares.keysChanged();
   }
 
   async removeHostKeys(hostNqn: string): Promise<void> {
     this.#assertOpen();
     await this.#hosts.removeKeys(hostNqn);
+    await this.shares.keysChanged();
   }
 
   async listHostKeys(): Promise<HostKeysInfo[]> {
@@ -529,6 +543,16 @@ export class Pool implements PoolService {
   async listConnections(volume?: string): Promise<ConnectionInfo[]> {
     this.#assertOpen();
     return this.#hosts.connections(volume);
+  }
+
+  async shareVolume(name: string): Promise<VolumeInfo> {
+    await this.shares.share(name);
+    return this.getVolume(name);
+  }
+
+  async unshareVolume(name: string, options: { force: boolean }): Promise<VolumeInfo> {
+    await this.shares.unshare(name, options);
+    return this.getVolume(name);
   }
 
   async checkpoint(): Promise<void> {

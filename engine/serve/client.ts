@@ -151,6 +151,14 @@ export class PandoClient {
     return fromVolumeMessage(await this.#call("CloneVolume", message));
   }
 
+  async shareVolume(name: string, via: string): Promise<VolumeView> {
+    return fromVolumeMessage(await this.#call("ShareVolume", { name, via }));
+  }
+
+  async unshareVolume(name: string, options: { force: boolean }): Promise<VolumeView> {
+    return fromVolumeMessage(await this.#call("UnshareVolume", { name, ...options }));
+  }
+
   async rollbackVolume(volume: string, snapshot: string): Promise<VolumeView> {
     return fromVolumeMessage(await this.#call("RollbackVolume", { volume, snapshot }));
   }

@@ -62,6 +62,7 @@ export interface VolumeMessage {
   nqn: string;
   addresses: { traddr: string; trsvcid: string }[];
   nbdUri: string;
+  sharedVia: string;
   limits: { iops: number; bytesPerSecond: number } | null;
 }
 
@@ -160,6 +161,8 @@ export interface UnaryMethods {
   AbortReceive: { request: ByName; response: Empty };
   AllowHost: { request: ByHost; response: VolumeMessage };
   DenyHost: { request: ByHost; response: VolumeMessage };
+  ShareVolume: { request: { name: string; via: string }; response: VolumeMessage };
+  UnshareVolume: { request: { name: string; force: boolean }; response: VolumeMessage };
   SetHostKeys: {
     request: { hostNqn: string; hostKey: string; controllerKey: string };
     response: Empty;

@@ -163,6 +163,19 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
       requireName(snapshot, "snapshot");
       return reply(await pool.rollbackVolume(volume, snapshot));
     },
+    ShareVolume: async ({ name, via }) => {
+      requireName(name, "volume");
+      if (via !== "nvmet") {
+        throw new PandoError("EINVAL", `a volume is shared via nvmet, not via ${quote(via)}`, {
+          field: "via",
+        });
+      }
+      return reply(await pool.shareVolume(name));
+    },
+    UnshareVolume: async ({ name, force }) => {
+      requireName(name, "volume");
+      return reply(await pool.unshareVolume(name, { force }));
+    },
     CreateSnapshot: ({ volume, snapshot }) => {
       requireName(volume, "volume");
       requireName(snapshot, "snapshot");

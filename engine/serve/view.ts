@@ -44,6 +44,8 @@ export type SnapshotView = ServedSnapshotInfo & Served;
 /** Where the daemon serves; none, or null: that front end is off. */
 export interface Places {
   advertise: readonly Address[];
+  /** Of the kernel's target. */
+  nvmet: Address | null;
   nbdSocket: string | null;
 }
 
@@ -61,7 +63,11 @@ const NOTHING_RECLAIMED: PoolInfo["reclaim"] = {
 const DISCARD_STATES: readonly PoolInfo["discard"]["state"][] = ["on", "off", "unsupported"];
 
 export function viewVolume(volume: VolumeInfo, places: Places): VolumeView {
-  return { ...volume, ...served(volume.uuid, volume.name, places) };
+  // What the kernel's target serves is there, and nowhere else.
+  const { nvmet } = places;
+  const advertise = nvmet === null ? [] : [nvmet];
+  const where = volume.sharedVia === null ? places : { advertise, nbdSocket: null };
+  return { ...volume, ...served(volume.uuid, volume.name, where) };
 }
 
 export function viewSnapshot(snapshot: ServedSnapshotInfo, places: Places): SnapshotView {
@@ -69,7 +75,11 @@ export function viewSnapshot(snapshot: ServedSnapshotInfo, places: Places): Snap
   return { ...snapshot, ...served(snapshot.uuid, name, places) };
 }
 
-function served(uuid: string, name: string, { advertise, nbdSocket }: Places): Served {
+function served(
+  uuid: string,
+  name: string,
+  { advertise, nbdSocket }: Omit<Places, "nvmet">,
+): Served {
   return {
     nqn: volumeNqn(uuid),
     addresses: advertise.map(({ host, port }) => ({ traddr: host, trsvcid: String(port) })),
@@ -90,6 +100,7 @@ export function toVolumeMessage(view: VolumeView): VolumeMessage {
     ...view,
     origin: view.origin === null ? null : toOriginMessage(view.origin),
     nbdUri: view.nbdUri ?? "",
+    sharedVia: view.sharedVia ?? "",
     limits: {
       iops: view.limits.iops ?? 0,
       bytesPerSecond: view.limits.bytesPerSecond ?? 0,
@@ -103,6 +114,7 @@ export function fromVolumeMessage(message: VolumeMessage): VolumeView {
     origin: message.origin === null ? null : fromOriginMessage(message.origin),
     sessions: fromSessions(message.sessions),
     nbdUri: message.nbdUri || null,
+    sharedVia: parseVia(message.sharedVia),
     limits: {
       iops: message.limits?.iops || null,
       bytesPerSecond: message.limits?.bytesPerSecond || null,
@@ -179,8 +191,15 @@ export function fromPoolMessage(message: PoolMessage): PoolInfo {
   };
 }
 
+function parseVia(text: string): VolumeInfo["sharedVia"] {
+  if (text === "" || text === "nvmet") return text || null;
+  throw new PandoError("EVERSION", `the daemon shares volumes in a way not known here: ${text}`, {
+    hint: "use the pando of the daemon's own version",
+  });
+}
+
 function parseFrontEnd(text: string): SessionInfo["frontEnd"] {
-  if (text === "nbd" || text === "nvme-tcp") return text;
+  if (text === "nbd" || text === "nvme-tcp" || text === "ublk") return text;
   throw new PandoError("EVERSION", `the daemon has a front end that is not known here: ${text}`, {
     hint: "use the pando of the daemon's own version",
   });

@@ -13,6 +13,7 @@ import {
   META_IDS,
   META_JOURNAL,
   META_POOL,
+  META_SHARES,
   META_SPACE,
   snapshotKey,
   snapshotsOf,
@@ -30,6 +31,7 @@ import {
   type RecordCodec,
   type SnapshotRecord,
   type SpaceRecord,
+  sharesRecord,
   snapshotRecord,
   spaceRecord,
   uuidRecord,
@@ -98,6 +100,17 @@ export function getIdsRecord(reader: StoreReader): IdsRecord {
 
 export function putIdsRecord(txn: StoreTransaction, record: IdsRecord): void {
   txn.put("meta", META_IDS, idsRecord.encode(META_IDS, record));
+}
+
+/** UUIDs of the volumes that the kernel's NVMe target serves. */
+export function getShares(reader: StoreReader): string[] {
+  return find(reader, "meta", META_SHARES, sharesRecord)?.nvmet ?? [];
+}
+
+/** A pool that shares nothing has no such record. */
+export function putShares(txn: StoreTransaction, nvmet: string[]): void {
+  if (nvmet.length === 0) txn.remove("meta", META_SHARES);
+  else txn.put("meta", META_SHARES, sharesRecord.encode(META_SHARES, { nvmet }));
 }
 
 // Volumes.

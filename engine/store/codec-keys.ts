@@ -8,6 +8,7 @@ export const META_POOL = Buffer.from("pool");
 export const META_JOURNAL = Buffer.from("journal");
 export const META_IDS = Buffer.from("ids");
 export const META_SPACE = Buffer.from("space");
+export const META_SHARES = Buffer.from("shares");
 export const META_GROW = Buffer.from("grow");
 export const META_LINEAGE = Buffer.from("lineage");
 /** And the host's NQN. */

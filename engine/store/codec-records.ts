@@ -113,6 +113,11 @@ export interface UuidRecord {
   name: string;
 }
 
+export interface SharesRecord {
+  /** UUIDs of the volumes that the kernel's NVMe target serves. */
+  nvmet: string[];
+}
+
 export interface ReclaimRecord {
   since: string;
 }
@@ -199,6 +204,9 @@ export const snapshotRecord = codec<SnapshotRecord>({
   createdAt: time,
   volumeUuid: uuid,
   contents: optional(uuid),
+});
+export const sharesRecord = codec<SharesRecord>({
+  nvmet: (value) => Array.isArray(value) && value.every(uuid),
 });
 export const hostKeysRecord = codec<HostKeysRecord>({ hostKey: text, controllerKey: orNull(text) });
 export const uuidRecord = codec<UuidRecord>({ name: text });

@@ -141,7 +141,7 @@ const DEFAULTS: Record<string, object> = {
 };
 
 function asDaemon(pool: FakePool): Daemon {
-  const places = { advertise: [{ host: "10.0.0.1", port: 4420 }], nbdSocket: null };
+  const places = { advertise: [{ host: "10.0.0.1", port: 4420 }], nvmet: null, nbdSocket: null };
   const view = (volume: Parameters<typeof viewVolume>[0]) => viewVolume(volume, places);
   return {
     info: () => pool.info(),

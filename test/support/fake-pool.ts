@@ -161,6 +161,14 @@ export class FakePool implements PoolService {
     return { ...this.#volume(volume), ownBytes: 0 };
   }
 
+  async shareVolume(name: string): Promise<VolumeInfo> {
+    return Object.assign(this.#volume(name), { sharedVia: "nvmet" });
+  }
+
+  async unshareVolume(name: string): Promise<VolumeInfo> {
+    return Object.assign(this.#volume(name), { sharedVia: null });
+  }
+
   async getSnapshot(volume: string, name: string): Promise<ServedSnapshotInfo> {
     const snapshot = this.#snapshot(volume, name);
     const of = this.volumes.get(volume);
@@ -289,6 +297,7 @@ export class FakePool implements PoolService {
       createdAt: this.#now(),
       allowedHosts: [],
       sessions: [],
+      sharedVia: null,
       limits: { iops: null, bytesPerSecond: null },
     };
     this.volumes.set(name, volume);

@@ -82,6 +82,7 @@ test("volume create, show, resize", async () => {
     nbdUri: `nbd+unix:///db?socket=${join(folder.path, "run", "nbd.sock")}`,
     allowedHosts: [],
     sessions: [],
+    sharedVia: null,
     limits: { iops: null, bytesPerSecond: null },
   });
   const lines = await text("volume", "show", "db");
@@ -138,6 +139,26 @@ test("pool backup-metadata makes a file that is whole, or none; restore-metadata
   assert.is(await text("pool", "restore-metadata", file, "/pools/two"), restored);
   await fails(1, /does not fit/, "pool", "restore-metadata", `${file}.old`, "/pools/two");
   await fails(2, /Not enough/, "pool", "restore-metadata", file);
+});
+
+test("volume share and unshare", async () => {
+  const shared = (await json("volume", "share", "db", "--via", "nvmet")) as {
+    sharedVia: string;
+    addresses: unknown[];
+    nbdUri: string | null;
+  };
+  assert.equal([shared.sharedVia, shared.addresses, shared.nbdUri], ["nvmet", [], null]);
+  await fails(2, /via/, "volume", "share", "db");
+  await fails(2, /via/, "volume", "share", "db", "--via", "iscsi");
+  const back = (await json("volume", "unshare", "db")) as { sharedVia: null };
+  assert.is(back.sharedVia, null);
+});
+
+test("doctor reports what is missing, and that is no failure", async () => {
+  const report = await text("doctor");
+  assert.match(report, /^WHAT +OK +FOUND +TRY\nkernel +yes +Linux 6\.12 +-\n/);
+  assert.match(report, /ublk +no +no \/dev\/ublk-control +modprobe ublk_drv/);
+  assert.is(((await json("doctor")) as unknown[]).length, 2);
 });
 
 test("host allow and deny, and the line that connects", async () => {

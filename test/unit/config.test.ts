@@ -18,6 +18,7 @@ const NO_ENVIRONMENT: Environment = {
   socket: undefined,
   runtimeDir: undefined,
   notifySocket: undefined,
+  ownMounts: undefined,
 };
 const make = (settings: Settings) => makeConfig(settings, NO_ENVIRONMENT);
 
@@ -30,6 +31,7 @@ test("without anything, the defaults", () => {
     metrics: { host: "127.0.0.1", port: 9750 },
     target: [{ host: "127.0.0.1", port: 4420 }],
     advertise: [{ host: "127.0.0.1", port: 4420 }],
+    nvmet: null,
     authentication: DEFAULT_POLICY,
     api: null,
     indexCacheBytes: 64 * 2 ** 20,

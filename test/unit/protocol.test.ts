@@ -20,6 +20,7 @@ const VOLUME = {
   sessions: [{ frontEnd: "nbd", hostNqn: "", count: 3 }],
   nqn: "nqn",
   addresses: [{ traddr: "::1", trsvcid: "4420" }],
+  sharedVia: "nvmet",
   nbdUri: "nbd",
   limits: { iops: 100, bytesPerSecond: 2 ** 40 },
 };
@@ -149,6 +150,8 @@ const MESSAGES: Record<UnaryName | StreamName, { request: object; response: obje
   DeleteSnapshot: { request: BY_SNAPSHOT, response: {} },
   AllowHost: { request: BY_HOST, response: VOLUME },
   DenyHost: { request: BY_HOST, response: VOLUME },
+  ShareVolume: { request: { ...BY_NAME, via: "nvmet" }, response: VOLUME },
+  UnshareVolume: { request: { ...BY_NAME, force: true }, response: VOLUME },
   DisconnectHost: { request: BY_HOST, response: { controllers: 2 } },
   SetHostKeys: { request: { hostNqn: "n", hostKey: "k", controllerKey: "c" }, response: {} },
   RemoveHostKeys: { request: { hostNqn: "n" }, response: {} },

@@ -43,7 +43,7 @@ test.before(async () => {
     pool: new FakePool("/p"),
     socket: join(folder.path, "pando.sock"),
     api: { address: { host: "127.0.0.1", port }, tls: daemonFiles },
-    places: { advertise: [], nbdSocket: null },
+    places: { advertise: [], nvmet: null, nbdSocket: null },
     log: makeLog("fatal"),
   });
 });

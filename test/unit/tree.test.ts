@@ -24,6 +24,7 @@ function volume(name: string, at: number, parent = ""): VolumeInfo {
     createdAt: time(at),
     allowedHosts: [],
     sessions: [],
+    sharedVia: null,
     limits: { iops: null, bytesPerSecond: null },
   };
 }

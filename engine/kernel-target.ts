@@ -1,0 +1,56 @@
+// Puts the kernel's NVMe target behind an open pool: its volumes as ublk devices, configfs over
+// them. Without an address nothing of the kernel is touched.
+import { lookup } from "node:dns/promises";
+import { native } from "../native/native.js";
+import { NvmetTarget } from "../nvmf/kernel-target.js";
+import { configFs, NVMET_ROOT } from "../nvmf/nvmet-configfs.js";
+import { listUblkDevices, UblkDevices } from "../nvmf/ublk-devices.js";
+import { type Address, formatAddress } from "./base/address.js";
+import { systemSleep } from "./base/clock.js";
+import type { Log } from "./base/log.js";
+import type { Pool } from "./core/pool.js";
+
+export interface NvmetOptions {
+  pool: Pool;
+  /** The addon's. */
+  handle: number;
+  address: Address | null;
+  atomicUnit: number;
+  log: Log;
+}
+
+/**
+ * Resolves when what is shared is served again. What the machine cannot serve now is logged: the
+ * other volumes must not wait for it.
+ */
+export async function startNvmet(options: NvmetOptions): Promise<void> {
+  const { pool, handle, address, atomicUnit, log } = options;
+  if (address === null) {
+    const names = pool.shares.list().map(({ name }) => name);
+    if (names.length > 0) log.warn({ names }, "shared via nvmet, which has no address: not served");
+    return;
+  }
+  const { uuid, blockSizeBytes } = await pool.info();
+  const devices = new UblkDevices({
+    addon: native,
+    pool: handle,
+    poolUuid: uuid,
+    blockSizeBytes,
+    atomicUnit,
+    sleep: systemSleep,
+    listDevices: listUblkDevices,
+  });
+  const listen = { address: (await lookup(address.host)).address, port: address.port };
+  const nvmet = formatAddress(address);
+  const target = new NvmetTarget({
+    devices,
+    poolUuid: uuid,
+    listen,
+    files: configFs(NVMET_ROOT),
+    sleep: systemSleep,
+    onFailure: (volume, error) => log.error({ err: error, volume, nvmet }, "volume is not served"),
+  });
+  await pool.shares.attach(target).catch((error: unknown) => {
+    log.error({ err: error, nvmet }, "shared volumes are not served");
+  });
+}

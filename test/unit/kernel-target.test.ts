@@ -1,0 +1,94 @@
+// Block devices and configfs together: in an order that no host notices, one volume's trouble its
+// own, connections ended for good.
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { volumeNqn } from "../../engine/base/nqn.js";
+import type { SharedVolume } from "../../engine/core/shares.js";
+import { NvmetTarget } from "../../nvmf/kernel-target.js";
+import { configFs } from "../../nvmf/nvmet-configfs.js";
+import { FakeNvmet } from "../support/fake-nvmet.js";
+import { rejects } from "../support/refuses.js";
+
+const POOL = "11111111-2222-4333-8444-555555555555";
+const HOST = "nqn.2014-08.org.example:a";
+
+function volume(index: number): SharedVolume {
+  const uuid = `00000000-0000-4000-8000-00000000000${index}`;
+  const sizeBytes = 2 ** 20;
+  return { name: `db${index}`, uuid, sizeBytes, allowedHosts: [HOST], keys: new Map() };
+}
+
+function scene() {
+  const kernel = new FakeNvmet();
+  const failed: string[] = [];
+  const broken = new Set<string>();
+  /** What happened to devices, with the subsystems that there were then. */
+  const said: string[] = [];
+  const entries = (path: RegExp) => kernel.snapshot(/^$/).filter((line) => path.test(line));
+  const subsystems = () => entries(/^subsystems\/[^/]+ folder/).map((line) => nameIn(line));
+  const target = new NvmetTarget({
+    devices: {
+      async provide({ name }) {
+        if (broken.has(name)) throw new Error(`no device for ${name}`);
+        kernel.devices.add(`/dev/${name}`);
+        return `/dev/${name}`;
+      },
+      async stopOrphans() {
+        said.push(`orphans, ${subsystems().length} subsystems`);
+      },
+      async removeOthers() {
+        said.push(`others, ${subsystems().length} subsystems`);
+      },
+      deviceOf: () => undefined,
+    },
+    poolUuid: POOL,
+    listen: { address: "127.0.0.1", port: 4421 },
+    files: configFs(kernel.root, kernel),
+    sleep: async () => undefined,
+    onFailure: (name) => void failed.push(name),
+  });
+  return { kernel, target, broken, failed, said, entries, subsystems };
+}
+
+function nameIn(line: string): string {
+  return line.split(/[/ ]/)[1] ?? "";
+}
+
+test("devices go after the target has let go of them, orphans are stopped before", async () => {
+  const { target, said } = scene();
+  await target.apply([volume(1), volume(2)]);
+  said.length = 0;
+  await target.apply([volume(1)]);
+  assert.equal(said, ["orphans, 2 subsystems", "others, 1 subsystems"]);
+});
+
+test("one volume's device fails: its hosts keep what they have, the others are served", async () => {
+  const { target, broken, failed, subsystems } = scene();
+  await target.apply([volume(1)]);
+  broken.add("db1");
+  const failures = await target.apply([volume(1), volume(2)]);
+  assert.equal([...failures.keys()], [volume(1).uuid]);
+  assert.equal(failed, ["db1"]);
+  assert.equal(subsystems(), [volumeNqn(volume(1).uuid), volumeNqn(volume(2).uuid)]);
+});
+
+test("a fence ends the connections of all, and lets those come back that may", async () => {
+  const { kernel, target, entries } = scene();
+  const { uuid } = volume(1);
+  await target.apply([volume(1)]);
+  assert.equal(kernel.disconnected, []);
+  assert.ok((await target.fence(uuid, [volume(1)])).ended);
+  assert.equal(kernel.disconnected, [volumeNqn(uuid)]);
+  assert.is(entries(/^ports\/[0-9]+\/subsystems\/nqn/).length, 1);
+});
+
+test("a kernel without nvmet refuses, but has nothing to take away", async () => {
+  const { target, kernel } = scene();
+  kernel.readdir = async () => {
+    throw Object.assign(new Error("gone"), { code: "ENOENT" });
+  };
+  await rejects(target.apply([volume(1)]), "EINVAL", /nvmet is not available/);
+  assert.is((await target.apply([])).size, 0);
+});
+
+test.run();
