@@ -22,10 +22,7 @@ import {
 import type { UblkDevices } from "./ublk-devices.js";
 
 export interface NvmetTargetParts {
-  devices: Pick<
-    UblkDevices,
-    "provide" | "stopOrphans" | "removeOthers" | "deviceOf"
-  >;
+  devices: Pick<UblkDevices, "provide" | "stopOrphans" | "removeOthers" | "deviceOf">;
   poolUuid: string;
   listen: ListenAddress;
   /** nvmet's folder. */
