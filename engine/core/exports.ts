@@ -24,11 +24,11 @@ import type { OpenVolumes } from "./open-volumes.js";
 type Event<T extends PoolEvent["type"]> = Extract<PoolEvent, { type: T }>;
 
 export interface VolumeExportsParts {
-  addon: Addon;
+  addon: Pick<Addon, "exportsAnswerOpen" | "exportsAnswerList">;
   /** The addon's handle. */
   pool: () => number;
   store: StoreReader;
-  volumes: OpenVolumes;
+  volumes: Pick<OpenVolumes, "acquire" | "release" | "byId">;
   /** UUIDs of the volumes that the kernel's target serves. */
   shared(): ReadonlySet<string>;
   /** Whether this host has to prove who it is. */
@@ -107,13 +107,13 @@ export class VolumeExports {
     const served = uuid === null ? undefined : findNameByUuid(store, uuid);
     if (served === undefined) throw new PandoError("ENOTFOUND", `there is no subsystem ${name}`);
     const { volume, snapshot } = splitName(served);
-    if (snapshot === null) this.#requireServedBy(frontEnd, volume);
     if (!hostsOf(store, served).includes(hostNqn)) {
       throw new PandoError("EPERM", `host ${hostNqn} is not on the list of volume ${volume}`, {
         volume,
         hint: `pando host allow ${volume} ${hostNqn}`,
       });
     }
+    if (snapshot === null) this.#requireServedBy(frontEnd, volume);
     return served;
   }
 

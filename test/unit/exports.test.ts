@@ -1,0 +1,83 @@
+// Which front end gets which volume: what the kernel's target serves is ublk's alone, and nobody
+// learns of a volume that he may not have.
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { makeLog } from "../../engine/base/log.js";
+import { volumeNqn } from "../../engine/base/nqn.js";
+import { VolumeExports } from "../../engine/core/exports.js";
+import { Mutex } from "../../engine/core/mutex.js";
+import type { OpenVolume } from "../../engine/core/open-volumes.js";
+import * as catalogue from "../../engine/store/catalogue.js";
+import { type FrontEnd, OPEN_STATUS } from "../../native/native.js";
+import { ModelStore } from "../sim/model-store.js";
+
+const UUIDS = [1, 2].map((index) => `00000000-0000-4000-8000-00000000000${index}`);
+const HOST = "nqn.2014-08.org.example:a";
+
+/** Two volumes, "own" and "shared", both for HOST. */
+async function scene() {
+  const store = new ModelStore();
+  await store.transact((txn) => {
+    for (const [index, name] of ["own", "shared"].entries()) {
+      catalogue.createVolume(txn, name, {
+        uuid: UUIDS[index] ?? "",
+        layer: index + 1,
+        sizeBytes: 2 ** 20,
+        createdAt: "2026-01-02T03:04:05.000Z",
+        allowedHosts: [HOST],
+        origin: null,
+      });
+    }
+  });
+  const statuses: number[] = [];
+  const lists: string[][] = [];
+  const exports = new VolumeExports({
+    addon: {
+      exportsAnswerOpen: (_pool, _token, status) => void statuses.push(status),
+      exportsAnswerList: (_pool, _token, names) => void lists.push(names),
+    },
+    pool: () => 1,
+    store,
+    volumes: {
+      acquire: async () => ({ id: 1 }) as OpenVolume,
+      release: async () => undefined,
+      byId: () => undefined,
+    },
+    shared: () => new Set(UUIDS.slice(1)),
+    authenticates: () => false,
+    catalogue: new Mutex(),
+    closed: () => false,
+    log: makeLog("fatal"),
+  });
+  const open = async (frontEnd: FrontEnd, name: string, hostNqn = HOST) => {
+    await exports.open({ type: "open", token: 1, frontEnd, name, hostNqn, peer: "test" });
+    return statuses.at(-1);
+  };
+  const list = (frontEnd: FrontEnd) => {
+    exports.list({ type: "list", token: 1, frontEnd, hostNqn: HOST });
+    return lists.at(-1);
+  };
+  return { open, list };
+}
+
+test("what the kernel's target serves, it serves alone", async () => {
+  const { open, list } = await scene();
+  const [own = "", shared = ""] = UUIDS.map(volumeNqn);
+  assert.is(await open("nvme-tcp", own), OPEN_STATUS.ok);
+  assert.is(await open("nvme-tcp", shared), OPEN_STATUS.busy);
+  assert.is(await open("nbd", "own", ""), OPEN_STATUS.ok);
+  assert.is(await open("nbd", "shared", ""), OPEN_STATUS.busy);
+  assert.is(await open("ublk", "shared", ""), OPEN_STATUS.ok);
+  assert.is(await open("ublk", "own", ""), OPEN_STATUS.busy, "it was unshared meanwhile");
+  assert.equal(list("nvme-tcp"), [own]);
+  assert.equal(list("nbd"), ["own"]);
+});
+
+test("a stranger does not learn who serves a volume", async () => {
+  const { open } = await scene();
+  for (const uuid of UUIDS) {
+    assert.is(await open("nvme-tcp", volumeNqn(uuid), `${HOST}2`), OPEN_STATUS.denied);
+  }
+});
+
+test.run();
