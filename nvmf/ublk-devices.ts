@@ -7,7 +7,7 @@
 import { readdir } from "node:fs/promises";
 import { PandoError } from "../engine/base/errors.js";
 import type { SharedVolume } from "../engine/core/shares.js";
-import type { Addon } from "../native/native.js";
+import type { Addon, UblkInfo } from "../native/native.js";
 
 export type UblkCalls = Pick<
   Addon,
@@ -35,6 +35,10 @@ export interface UblkDevicesParts {
   listDevices(): Promise<number[]>;
 }
 
+interface OtherDevice extends UblkInfo {
+  device: number;
+}
+
 /** How long the kernel may take to notice that the server of a device is gone. */
 const RECOVERY_TRIES = 600;
 const RECOVERY_WAIT_MS = 50;
@@ -43,6 +47,8 @@ export class UblkDevices {
   readonly #parts: UblkDevicesParts;
   /** Devices that this process serves, by the volume's UUID. */
   readonly #served = new Map<string, number>();
+  /** What daemons before this one have left: looked for once, since no more of it comes. */
+  #left: OtherDevice[] | null = null;
 
   constructor(parts: UblkDevicesParts) {
     this.#parts = parts;
@@ -55,6 +61,7 @@ export class UblkDevices {
     const left = await this.#findLeft(volume);
     const device = left ?? (await this.#make(volume));
     if (left !== null) await this.#recover(left, volume);
+    this.#left = (this.#left ?? []).filter(({ owner }) => owner !== this.#owner(volume.uuid));
     this.#served.set(volume.uuid, device);
     return devicePath(device);
   }
@@ -77,9 +84,10 @@ export class UblkDevices {
       await addon.ublkDelete(device);
       this.#served.delete(uuid);
     }
-    for (const device of await this.#orphans(wanted)) {
-      await addon.ublkStop(device);
-      await addon.ublkDelete(device);
+    for (const orphan of await this.#orphans(wanted)) {
+      await addon.ublkStop(orphan);
+      await addon.ublkDelete(orphan);
+      this.#left = (this.#left ?? []).filter(({ device }) => device !== orphan);
     }
   }
 
@@ -128,12 +136,14 @@ export class UblkDevices {
    */
   async #findLeft(volume: SharedVolume): Promise<number | null> {
     const owner = this.#owner(volume.uuid);
-    for (const other of await this.#others()) {
-      if (other.owner !== owner || other.sizeBytes !== volume.sizeBytes) continue;
-      // One that was never started has nothing to recover.
-      if (other.state !== "dead") return other.device;
+    this.#left ??= await this.#others();
+    let found: number | null = null;
+    for (const other of this.#left.filter((left) => left.owner === owner)) {
+      // One that was never started has nothing to recover, and nobody has it.
+      if (other.state === "dead") await this.#parts.addon.ublkDelete(other.device);
+      else if (other.sizeBytes === volume.sizeBytes) found = other.device;
     }
-    return null;
+    return found;
   }
 
   async #recover(device: number, volume: SharedVolume): Promise<void> {
@@ -171,10 +181,10 @@ export class UblkDevices {
     });
   }
 
-  async #others() {
+  async #others(): Promise<OtherDevice[]> {
     const { addon, listDevices } = this.#parts;
     const served = new Set(this.#served.values());
-    const found = [];
+    const found: OtherDevice[] = [];
     for (const device of await listDevices()) {
       if (served.has(device)) continue;
       const info = await addon.ublkInfo(device).catch(() => null);

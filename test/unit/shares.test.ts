@@ -251,6 +251,27 @@ test("a device that a killed daemon has left goes on, once the kernel has seen i
   assert.is(stuck, "EBUSY", "it is not waited for without end");
 });
 
+test("one that a crash has left half made is made anew; many are found by one look", async () => {
+  const ublk = new FakeUblk();
+  await ublk.ublkAdd({ owner: OWNER, sizeBytes: VOLUME.sizeBytes });
+  let looks = 0;
+  const info = ublk.ublkInfo;
+  ublk.ublkInfo = (device) => {
+    looks += 1;
+    return info.call(ublk, device);
+  };
+  const devices = devicesOf(ublk);
+  assert.is(await devices.provide(VOLUME), "/dev/ublkb1");
+  assert.equal([...ublk.devices.keys()], [1]);
+  const volumes = Array.from({ length: 50 }, (_, index) => ({
+    ...VOLUME,
+    uuid: UUID.replace("3f8a1c52", `${10_000_000 + index}`),
+  }));
+  for (const volume of volumes) await devices.provide(volume);
+  assert.is(ublk.devices.size, 51);
+  assert.is(looks, 1);
+});
+
 test("orphans of this pool go; other pools' devices and living servers stay", async () => {
   const ublk = new FakeUblk();
   const left = { state: "quiesced", serverPid: 0 } as const;
@@ -263,8 +284,12 @@ test("orphans of this pool go; other pools' devices and living servers stay", as
   await add("111111bbbbbbbbbb", { state: "live", serverPid: process.pid });
   await devicesOf(ublk).stopOrphans(new Set());
   assert.equal(ublk.said.slice(3), ["stop 0"], "it is there until the target has let go of it");
-  await devicesOf(ublk).removeOthers(new Set());
-  assert.equal([...ublk.devices.keys()], [1, 2]);
+  const devices = devicesOf(ublk);
+  await devices.provide(VOLUME);
+  await devices.removeOthers(new Set([UUID]));
+  assert.equal([...ublk.devices.keys()], [1, 2, 3]);
+  const orphan = { ...VOLUME, uuid: "aaaaaaaa-aaaa-4000-8000-000000000001", sizeBytes: 4096 };
+  assert.is(await devices.provide(orphan), "/dev/ublkb4", "what is gone is not recovered");
 });
 
 test("what fails half-way leaves no device; what the kernel lacks is said", async () => {
