@@ -1,5 +1,5 @@
-// Mounts of its own for a daemon that serves block devices; see nvmf/own-mounts.ts. A file by itself,
-// because the program begins anew with it: what was loaded by then is loaded twice.
+// Mounts of its own for a daemon that serves block devices; see nvmf/own-mounts.ts. A file by
+// itself, because the program begins anew with it: what was loaded by then is loaded twice.
 import { native } from "../native/native.js";
 import { takeOwnMounts } from "../nvmf/own-mounts.js";
 import type { Environment } from "./base/config.js";

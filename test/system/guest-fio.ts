@@ -1,5 +1,5 @@
-// fio in a guest: writes every block of a device once, in random order, then reads all of it back
-// and verifies it.
+// fio in a guest: writes every block of a device in random order, then reads all of it back and
+// verifies it, as often as it is told to.
 //
 // Nothing is flushed before the end: what was acknowledged has to be there for a host that stays
 // up, whatever happens to the daemon meanwhile.
@@ -11,6 +11,8 @@ export interface VerifyOptions {
   device: string;
   sizeMiB: number;
   timeoutMs: number;
+  /** How often the same blocks are written and verified. */
+  loops?: number;
 }
 
 export interface VerifyResult {
@@ -27,11 +29,12 @@ const BLOCK_BYTES = 8192;
 /** Requests that fio keeps waiting for. */
 export const FIO_DEPTH = 8;
 
-export function startVerify(vm: Vm, { device, sizeMiB, timeoutMs }: VerifyOptions): VerifyRun {
+export function startVerify(vm: Vm, options: VerifyOptions): VerifyRun {
+  const { device, sizeMiB, timeoutMs, loops = 1 } = options;
   const report = `fio-${device.replace("/dev/", "")}.json`;
   const job = vm.start(
     `fio --name=verify --filename=${device} --size=${sizeMiB}M --bs=${BLOCK_BYTES} \\
-       --rw=randwrite --ioengine=libaio --direct=1 --iodepth=${FIO_DEPTH} \\
+       --loops=${loops} --rw=randwrite --ioengine=libaio --direct=1 --iodepth=${FIO_DEPTH} \\
        --verify=crc32c --verify_fatal=1 --do_verify=1 --verify_state_save=0 \\
        --output-format=json --output="$SHARE/${report}"`,
     { timeoutMs },

@@ -15,13 +15,16 @@ export interface Hardware {
   consoleLog: string;
   /** A raw image of the host: /dev/vda, after `modprobe virtio_blk`. */
   disk: string | null;
+  /** A port of the guest that the host's loopback has too. */
+  forwardPort: number | null;
 }
 
 /** The guest may lose power; this machine is not meant to. */
 const DISK_OPTIONS = "format=raw,if=virtio,cache=unsafe";
 
 export function spawnQemu(hardware: Hardware): ChildProcess {
-  const { kernel } = hardware;
+  const { kernel, forwardPort: port } = hardware;
+  const forward = port === null ? "" : `,hostfwd=tcp:127.0.0.1:${port}-:${port}`;
   const share = (tag: string, fsdev: string) => [
     ...["-fsdev", `local,id=${tag},security_model=none,multidevs=remap,${fsdev}`],
     ...["-device", `virtio-9p-pci,fsdev=${tag},mount_tag=${tag}`],
@@ -42,7 +45,7 @@ export function spawnQemu(hardware: Hardware): ChildProcess {
     ].join(" "),
     ...share("root", "path=/,readonly=on"),
     ...share("share", `path=${hardware.shareDir}`),
-    ...["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="],
+    ...["-netdev", `user,id=net${forward}`, "-device", "virtio-net-pci,netdev=net,romfile="],
     ...["-device", "virtio-rng-pci"],
     ...["-chardev", `socket,id=agent,path=${hardware.agentPath}`, "-device", "virtio-serial-pci"],
     ...["-device", "virtserialport,chardev=agent,name=pando.agent"],

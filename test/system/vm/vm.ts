@@ -26,6 +26,8 @@ export interface VmOptions {
   bootTimeoutMs?: number;
   /** A raw image, which the guest sees as /dev/vda after `modprobe virtio_blk`. */
   disk?: string;
+  /** A port of the guest that the host reaches as its own, on 127.0.0.1. */
+  forwardPort?: number;
 }
 
 export interface Vm {
@@ -46,7 +48,7 @@ const BOOT_TIMEOUT_MS = 120_000;
 
 export async function bootVm(options: VmOptions = {}): Promise<Vm> {
   const { kernel: kernelName = "6.12", memoryMiB = 3072, cpus = 2, name = "vm" } = options;
-  const { bootTimeoutMs = BOOT_TIMEOUT_MS, disk = null } = options;
+  const { bootTimeoutMs = BOOT_TIMEOUT_MS, disk = null, forwardPort = null } = options;
   const kernel = await provideKernel(kernelName);
   const initramfs = await provideInitramfs(kernel);
   const outputDir = join(repositoryRoot, "test-output");
@@ -63,7 +65,8 @@ export async function bootVm(options: VmOptions = {}): Promise<Vm> {
 
   const agentPath = join(dir, "agent.sock");
   const agent = await Agent.listen(agentPath, shareDir);
-  const hardware = { kernel, initramfs, cpus, memoryMiB, shareDir, agentPath, consoleLog, disk };
+  const machine = { kernel, initramfs, cpus, memoryMiB };
+  const hardware = { ...machine, shareDir, agentPath, consoleLog, disk, forwardPort };
   const qemu = spawnQemu(hardware);
   const consoleTail = async () => {
     const text = await readFile(consoleLog, "utf8").catch(() => "");
