@@ -10,8 +10,19 @@
 namespace pando {
 namespace {
 
+using Engines = std::map<uint64_t, std::shared_ptr<Engine>>;
+
+/// Not destroyed at exit(): after an error that nobody caught there is no clean-up before it, and
+/// the threads of open pools run until the process is gone.
+union EnginesToTheEnd {
+  Engines map;
+  EnginesToTheEnd() : map() {}
+  ~EnginesToTheEnd() {}
+};
+
 std::mutex engines_mutex;
-std::map<uint64_t, std::shared_ptr<Engine>> engines;
+EnginesToTheEnd engines_to_the_end;
+Engines& engines = engines_to_the_end.map;
 std::atomic<uint64_t> engine_ids{1};
 
 const char* front_end_name(FrontEnd front_end) {
