@@ -10,7 +10,7 @@ export interface TestFile {
   command: string;
   args: string[];
   timeoutMs: number;
-  /** Alone on the machine: it boots a kernel, or its timing matters. */
+  /** Alone on the machine: it needs all of it, or measures. */
   exclusive: boolean;
 }
 
@@ -33,7 +33,8 @@ const TIMEOUT_SECONDS = new Map([
 const DEFAULT_TIMEOUT_SECONDS = 120;
 /** How much slower a sanitizer makes a test, at worst. */
 const SANITIZER_FACTOR = 5;
-const EXCLUSIVE = new Set(["system", "csi"]);
+/** Two processors or two kernels, emulated; and what measures. */
+const EXCLUSIVE = new Set(["csi/move", "system/bench", "system/main-job", "system/share-nvmet"]);
 
 export function discover(root: string, native: NativeBuild): TestFile[] {
   const files = nativeTests(root, native);
@@ -54,14 +55,15 @@ function typescriptTests(root: string): TestFile[] {
     .map((source) => {
       const kind = source.includes("/") ? (source.split("/")[0] ?? "") : "";
       const seconds = TIMEOUT_SECONDS.get(kind) ?? DEFAULT_TIMEOUT_SECONDS;
+      const name = source.replace(/\.test\.ts$/, "");
       return {
-        name: source.replace(/\.test\.ts$/, ""),
+        name,
         language: "typescript",
         root,
         command: process.execPath,
         args: ["--enable-source-maps", join(root, "dist/test", source.replace(/\.ts$/, ".js"))],
         timeoutMs: seconds * 1000,
-        exclusive: EXCLUSIVE.has(kind),
+        exclusive: EXCLUSIVE.has(name),
       };
     });
 }

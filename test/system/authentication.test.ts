@@ -44,7 +44,7 @@ test.before(async () => {
   [node, vm] = await timed("daemon serves, VM is up", () =>
     Promise.all([
       startNode({ poolSize: "1GiB", advertise: hostAddress }),
-      bootVm({ name: "authentication" }),
+      bootVm({ name: "authentication", cpus: 2 }),
     ]),
   );
   await node.pando("volume", "create", "disk", "--size", "64MiB");

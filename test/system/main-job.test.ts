@@ -64,7 +64,7 @@ test.before(async () => {
   [node, vm] = await timed("daemon serves, VM is up", () =>
     Promise.all([
       startNode({ poolSize: "3GiB", advertise: hostAddress }),
-      bootVm({ name: "main-job" }),
+      bootVm({ name: "main-job", cpus: 2 }),
     ]),
   );
 });

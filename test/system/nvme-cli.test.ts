@@ -63,7 +63,7 @@ test.before(async () => {
   [node, vm] = await timed("daemon serves, VM is up", () =>
     Promise.all([
       startNode({ poolSize: "1GiB", advertise: hostAddress }),
-      bootVm({ name: "nvme-cli" }),
+      bootVm({ name: "nvme-cli", cpus: 2 }),
     ]),
   );
   await node.pando("volume", "create", "disk", "--size", "256MiB");

@@ -41,7 +41,7 @@ function* pdusOf(stream: Buffer): Iterable<Buffer> {
 
 const [node, vm] = await Promise.all([
   startNode({ poolSize: "1GiB", advertise: hostAddress }),
-  bootVm({ name: "record-host" }),
+  bootVm({ name: "record-host", cpus: 2 }),
 ]);
 try {
   await node.pando("volume", "create", "disk", "--size", "64MiB");

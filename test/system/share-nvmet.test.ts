@@ -54,7 +54,7 @@ test.before(async () => {
     ({ uuid: poolUuid } = (await node.pando("pool", "show")) as { uuid: string });
     await node.stopAndCheck();
     const name = kills > 2 ? "share-nvmet-long" : "share-nvmet";
-    const options = { name, bootTimeoutMs: PATIENCE_MS, forwardPort: apiPort };
+    const options = { name, cpus: 2, bootTimeoutMs: PATIENCE_MS, forwardPort: apiPort };
     const guest = await timed("boot", () => bootVm(options));
     const patient = { timeoutMs: PATIENCE_MS };
     vm = { ...guest, must: (script, options) => guest.must(script, options ?? patient) };

@@ -20,6 +20,10 @@ export const hostAddress = "10.0.2.2";
 export interface VmOptions {
   kernel?: KernelName;
   memoryMiB?: number;
+  /**
+   * One unless a test needs queues of several: emulated ones wait for each other, and two kernels
+   * with one each run side by side.
+   */
   cpus?: number;
   /** Names the console log in test-output/. */
   name?: string;
@@ -47,7 +51,7 @@ export interface Vm {
 const BOOT_TIMEOUT_MS = 120_000;
 
 export async function bootVm(options: VmOptions = {}): Promise<Vm> {
-  const { kernel: kernelName = "6.12", memoryMiB = 3072, cpus = 2, name = "vm" } = options;
+  const { kernel: kernelName = "6.12", memoryMiB = 3072, cpus = 1, name = "vm" } = options;
   const { bootTimeoutMs = BOOT_TIMEOUT_MS, disk = null, forwardPort = null } = options;
   const kernel = await provideKernel(kernelName);
   const initramfs = await provideInitramfs(kernel);
