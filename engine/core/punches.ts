@@ -9,7 +9,7 @@
 // come before both: batches rest while they ask for something.
 //
 // Not here: why a block is free (release_queue.cc, space.ts). What a daemon that is killed has not
-// punched stays as it is until the block is used again, or `trim` comes by.
+// punched stays as it is until the block is used again.
 import type { Log } from "../base/log.js";
 import { appendRun, type BlockRun, countBlocks } from "../store/block-run.js";
 import type { DataPath } from "./data-path.js";

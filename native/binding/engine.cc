@@ -53,6 +53,15 @@ std::shared_ptr<Engine> engine_arg(Args& args) {
   return engine;
 }
 
+std::shared_ptr<Engine> live_engine_arg(Args& args) {
+  auto engine = engine_arg(args);
+  if (engine != nullptr && engine->simulated()) {
+    args.fail("pool", "a pool that is not simulated");
+    return nullptr;
+  }
+  return engine;
+}
+
 std::vector<BlockRun> runs_arg(Args& args, size_t index) {
   std::vector<BlockRun> runs;
   const auto flat = args.words(index, "runs");

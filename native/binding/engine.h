@@ -147,6 +147,8 @@ class Engine final : public PoolHost, public Exports, public std::enable_shared_
 std::shared_ptr<Engine> find_engine(uint64_t id);
 /// The open pool that argument 0 names, or a pending TypeError and null.
 std::shared_ptr<Engine> engine_arg(Args& args);
+/// The same, of a pool whose reactor has a thread, as sockets and block devices need one.
+std::shared_ptr<Engine> live_engine_arg(Args& args);
 /// A Uint32Array of first block and count in turn.
 std::vector<BlockRun> runs_arg(Args& args, size_t index);
 void add_engine(std::shared_ptr<Engine> engine);

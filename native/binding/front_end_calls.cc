@@ -14,16 +14,6 @@
 namespace pando {
 namespace {
 
-/// Listening sockets need a reactor with a thread.
-std::shared_ptr<Engine> live_engine_arg(Args& args) {
-  auto engine = engine_arg(args);
-  if (engine != nullptr && engine->simulated()) {
-    args.fail("pool", "a pool that is not simulated");
-    return nullptr;
-  }
-  return engine;
-}
-
 /// Runs `listen`, which throws, on the reactor.
 Napi::Value listen_promise(const Args& args, const std::shared_ptr<Engine>& engine,
                            std::function<void(Engine&)> listen) {

@@ -140,15 +140,6 @@ UblkServer& server_of(Engine& engine) {
   return *engine.ublk;
 }
 
-std::shared_ptr<Engine> live_engine_arg(Args& args) {
-  auto engine = engine_arg(args);
-  if (engine != nullptr && engine->simulated()) {
-    args.fail("pool", "a pool that is not simulated");
-    return nullptr;
-  }
-  return engine;
-}
-
 /// ublkServe(pool, device, volume): Promise, when the device can be started
 Napi::Value UblkServe(const Napi::CallbackInfo& info) {
   Args args(info, "ublkServe");
