@@ -23,11 +23,12 @@ export interface Machine {
 const PROGRAMS: Record<string, string[]> = {
   fio: ["fio", "--version"],
   "qemu-storage-daemon": ["qemu-storage-daemon", "--version"],
+  pgbench: ["pgbench", "--version"],
 };
 
 export function describeMachine(folder: string): Machine {
-  const [source = "unknown", type = "unknown", options = ""] = output("findmnt", [
-    ...["--noheadings", "--raw", "--output", "SOURCE,FSTYPE,OPTIONS", "--target", folder],
+  const [source = "unknown", type = "unknown"] = output("findmnt", [
+    ...["--noheadings", "--raw", "--output", "SOURCE,FSTYPE", "--target", folder],
   ]).split(" ");
   const programs = Object.entries(PROGRAMS).map(([name, [command = "", ...args]]) => {
     return [name, output(command, args).split("\n")[0] ?? ""];
@@ -36,9 +37,10 @@ export function describeMachine(folder: string): Machine {
     cpu: cpus()[0]?.model.trim() ?? "unknown",
     cores: cpus().length,
     memoryBytes: totalmem(),
-    kernel: output("uname", ["-r"]),
+    // The release alone: what follows it names somebody's build.
+    kernel: /^[\d.]*\d/.exec(output("uname", ["-r"]))?.[0] ?? "unknown",
     virtual: /^flags\s*:.*\bhypervisor\b/m.test(contents("/proc/cpuinfo")),
-    fileSystem: `${type} (${options})`,
+    fileSystem: type,
     device: `${source}, ${deviceModel(folder)}`,
     versions: { ...Object.fromEntries(programs), node: process.version },
     commit: output("git", ["describe", "--always", "--dirty", "--abbrev=10"]),

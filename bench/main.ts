@@ -6,7 +6,7 @@ import { hideBin } from "yargs/helpers";
 import { packagePath } from "../engine/base/package-path.js";
 import { formatSize, parseSize } from "../engine/base/size.js";
 import { compareResults, comparisonText } from "./compare.js";
-import { machineText, suiteText } from "./markdown.js";
+import { machineText, runText, suiteText } from "./markdown.js";
 import { publish } from "./publish.js";
 import { type Results, readResults, writeResults } from "./results.js";
 import { type Reporter, runSuites } from "./run.js";
@@ -107,7 +107,7 @@ async function main(argv: string[]): Promise<number> {
     )
     .command(
       "publish <file>",
-      "Put results into docs/performance.md, with their plots",
+      "Put results into docs/performance.md, with their plots; other suites stay there",
       (command) => command.positional("file", { type: "string", demandOption: true }),
       (args) => publishResults(readResults(args.file)),
     )
@@ -151,7 +151,7 @@ function publishResults(results: Results): void {
 
 function print(results: Results): void {
   const suites = results.suites.map((suite) => suiteText({ ...suite, plots: [] }, () => ""));
-  process.stdout.write(`${[machineText(results), ...suites].join("\n\n")}\n`);
+  process.stdout.write(`${[machineText(results), runText(results), ...suites].join("\n\n")}\n`);
 }
 
 function terminalReporter(): Reporter {

@@ -35,21 +35,27 @@ export function suiteText(suite: SuiteResult, plotPath: (id: string) => string):
   ].join("\n\n");
 }
 
-export function machineText({ machine, options, startedAt, seconds }: Results): string {
+export function machineText({ machine }: Results): string {
   const { cpu, cores, memoryBytes, kernel, virtual, fileSystem, device, versions } = machine;
   const programs = Object.entries(versions)
     .filter(([, version]) => version !== "")
     .map(([name, version]) => (version.startsWith(name) ? version : `${name} ${version}`));
   const where = virtual ? " in a virtual machine" : "";
-  const minutes = Math.round(seconds / 60);
   return [
-    `- ${startedAt.slice(0, 10)}, commit ${machine.commit}; the whole run took ${minutes} minutes.`,
     `- ${cores} cores of ${cpu}${where}, ${formatSize(memoryBytes)} memory, Linux ${kernel}.`,
     `- ${device}; ${fileSystem}.`,
     `- ${programs.join("; ")}.`,
-    `- Working set ${formatSize(options.sizeBytes)}; ${options.seconds} s a measurement.`,
-    `- Medians of ${options.rounds} rounds; ± is half the range of the rounds.`,
-    `- Noise: load average ${machine.loadBefore} before the run, ${machine.loadAfter} after it.`,
+  ].join("\n");
+}
+
+export function runText({ suites, machine, options, startedAt, seconds }: Results): string {
+  const { commit, loadBefore, loadAfter } = machine;
+  const names = suites.map(({ name }) => name).join(", ");
+  return [
+    `${startedAt.slice(0, 10)}, commit ${commit}: ${names}.`,
+    `The run took ${Math.round(seconds / 60)} minutes; a working set of ${formatSize(options.sizeBytes)},`,
+    `${options.seconds} s a measurement, medians of ${options.rounds} rounds; ± is half the range of the rounds.`,
+    `Noise: load average ${loadBefore} before the run, ${loadAfter} after it.`,
   ].join("\n");
 }
 

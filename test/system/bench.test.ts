@@ -57,7 +57,7 @@ for (const { suite, columns } of [
         id,
       );
     }
-    assert.ok(run.stdout.startsWith(generatedText(results).slice(0, 200)));
+    assert.ok(run.stdout.startsWith(generatedText([results]).slice(0, 200)));
     assert.is(bench("compare", out, out).status, 0);
   });
 }

@@ -1,6 +1,14 @@
 // What the benchmarks make of their figures: medians and spreads, tables, plots, the page in docs/,
 // and what counts as a regression.
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
@@ -205,9 +213,40 @@ test("publishing replaces what was published, and nothing else", () => {
   writeFileSync(join(docs, "performance", "stale.svg"), "");
   publishInto(docs, first);
   assert.is(readFileSync(page, "utf8"), first);
-  assert.equal(readdirSync(join(docs, "performance")).sort(), ["curve.svg", "results.json"]);
-  assert.equal(readResults(join(docs, "performance", "results.json")), published());
+  assert.equal(readdirSync(join(docs, "performance")).sort(), ["curve.svg", "results-1.json"]);
+  assert.equal(readResults(join(docs, "performance", "results-1.json")), published());
   assert.throws(() => replaceGenerated("no marks", "text", "a.md"), /a\.md has no place/);
+});
+
+test("suites that this run has not measured stay published, with their own run's words", () => {
+  const suite = (name: string) => ({
+    name,
+    tables: [],
+    plots: [{ ...PLOT, id: name }],
+    absent: [],
+  });
+  const run = (day: string, seconds: number, names: string[]): Results => ({
+    ...results([]),
+    startedAt: `2026-01-${day}T00:00:00.000Z`,
+    options: { sizeBytes: 2 ** 30, seconds, rounds: 3 },
+    suites: names.map(suite),
+  });
+  const docs = join(folder, "merged");
+  mkdirSync(docs);
+  cpSync(packagePath("docs/performance.md"), join(docs, "performance.md"));
+  publish(run("01", 5, ["engine", "nbd"]), docs);
+  publish(run("02", 7, ["postgres"]), docs);
+  publish(run("03", 9, ["nbd"]), docs);
+  const page = readFileSync(join(docs, "performance.md"), "utf8");
+  const said = [...page.matchAll(/^(?:### (\w+)|(\d) s a measurement)/gm)].map((found) => found[0]);
+  const expected = ["5 s a measurement", "### engine", "7 s a measurement", "### postgres"];
+  assert.equal(said, [...expected, "9 s a measurement", "### nbd"]);
+  assert.is([...page.matchAll(/2 cores of/g)].length, 1);
+  const files = ["engine", "nbd", "postgres"].map((name) => `${name}.svg`);
+  assert.equal(
+    readdirSync(join(docs, "performance")).sort(),
+    [...files, ...[1, 2, 3].map((index) => `results-${index}.json`)].sort(),
+  );
 });
 
 test("a file that is no result, or another format's, is refused by name", () => {
