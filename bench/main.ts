@@ -15,13 +15,14 @@ import { branchSuite } from "./suites/branch.js";
 import { csiSuite } from "./suites/csi.js";
 import { engineSuite } from "./suites/engine.js";
 import { nbdSuite } from "./suites/nbd.js";
+import { postgresSuite } from "./suites/postgres.js";
 import { scaleSuite } from "./suites/scale.js";
 import { targetSuite } from "./suites/target.js";
 import { wakingSuite } from "./suites/waking.js";
 
 const SUITES: Suite[] = [
   ...[engineSuite, nbdSuite, targetSuite],
-  ...[branchSuite, csiSuite, wakingSuite, scaleSuite],
+  ...[branchSuite, postgresSuite, csiSuite, wakingSuite, scaleSuite],
 ];
 /** To see whether everything works, not to learn anything. */
 const QUICK = { size: "64MiB", seconds: 1, rounds: 1 };

@@ -4,7 +4,7 @@ import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { describeMachine, loadNow } from "./machine.js";
 import { RESULTS_FORMAT, type Results, type RunOptions, type SuiteResult } from "./results.js";
-import { unmountAll } from "./subjects/reflink-branches.js";
+import { unmountAll } from "./subjects/mounts.js";
 import { killServers } from "./subjects/server-process.js";
 import { missingPrograms, type Suite } from "./suite.js";
 
@@ -23,6 +23,7 @@ export async function runSuites(
   reporter: Reporter,
 ): Promise<Results> {
   const { folder, sizeBytes, seconds, rounds } = options;
+  const figures = { sizeBytes, seconds, rounds };
   const missing = missingPrograms(suites.flatMap((suite) => suite.needs));
   if (missing.length > 0) throw new Error(`these programs are missing: ${missing.join(", ")}`);
   mkdirSync(folder, { recursive: true });
@@ -46,7 +47,7 @@ export async function runSuites(
       mkdirSync(place);
       own.add(place);
       reporter.say(`${suite.name}: ${suite.describe}`);
-      const context = { folder: place, sizeBytes, seconds, rounds, ...reporter };
+      const context = { ...figures, folder: place, ...reporter };
       results.push({ name: suite.name, ...(await suite.run(context)) });
       rmSync(place, { recursive: true, force: true });
     }
@@ -61,7 +62,7 @@ export async function runSuites(
     startedAt: started.toISOString(),
     seconds: Math.round((Date.now() - started.getTime()) / 1000),
     machine: { ...machine, loadAfter: loadNow() },
-    options: { sizeBytes, seconds, rounds },
+    options: figures,
     suites: results,
   };
 }

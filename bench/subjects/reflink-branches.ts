@@ -6,6 +6,7 @@ import { constants, existsSync, mkdirSync, readFileSync, rmSync, statfsSync } fr
 import { copyFile, open } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { Branches } from "./branches.js";
+import { attachLoop, mount } from "./mounts.js";
 import { makeRaw, QemuServer } from "./qemu.js";
 
 export type ReflinkFileSystem = "xfs" | "btrfs";
@@ -14,14 +15,6 @@ const MKFS: Record<ReflinkFileSystem, string[]> = {
   xfs: ["mkfs.xfs", "-q", "-f", "-m", "reflink=1"],
   btrfs: ["mkfs.btrfs", "-q", "-f"],
 };
-
-/** Mounted now: mount points and their loop devices. */
-const mounted = new Map<string, string>();
-
-/** For a run that is cut short: its servers are still ending, so it lets go when they have. */
-export function unmountAll(): void {
-  for (const place of mounted.keys()) unmount(place, ["--lazy"]);
-}
 
 /** Null if it can be measured here, else why not. */
 export function reflinkAbsence(kind: ReflinkFileSystem): string | null {
@@ -38,7 +31,7 @@ export async function reflinkBranches(
   folder: string,
   fileSystemBytes: number,
 ): Promise<Branches> {
-  const { place, device } = mount(kind, folder, fileSystemBytes);
+  const { place, device, unmount } = makeFileSystem(kind, folder, fileSystemBytes);
   const server = await QemuServer.start();
   const pathOf = (name: string) => join(place, `${name}.raw`);
   return {
@@ -64,7 +57,7 @@ export async function reflinkBranches(
     writtenBytes: () => deviceWrittenBytes(device),
     async stop() {
       await server.stop();
-      unmount(place);
+      unmount();
     },
   };
 }
@@ -80,36 +73,33 @@ async function share(from: string, to: string): Promise<void> {
   }
 }
 
-function mount(
+function makeFileSystem(
   kind: ReflinkFileSystem,
   folder: string,
   bytes: number,
-): { place: string; device: string } {
+): { place: string; device: string; unmount: () => void } {
   const image = join(folder, "file-system");
   const place = join(folder, "mounted");
   // As a pool: allocated, not yet written.
   execFileSync("fallocate", ["--length", `${bytes}`, image]);
   mkdirSync(place);
-  const losetup = ["--find", "--show", "--direct-io=on", image];
-  const device = execFileSync("losetup", losetup, { encoding: "utf8" }).trim();
+  const { device, detach } = attachLoop(image, { direct: true });
   try {
     const [command = "", ...args] = MKFS[kind];
     execFileSync(command, [...args, device], { stdio: ["ignore", "ignore", "pipe"] });
-    execFileSync("mount", [device, place]);
+    const unmount = mount(device, place);
+    return {
+      place,
+      device,
+      unmount() {
+        unmount();
+        detach();
+      },
+    };
   } catch (error) {
-    execFileSync("losetup", ["--detach", device]);
+    detach();
     throw error;
   }
-  mounted.set(place, device);
-  return { place, device };
-}
-
-function unmount(place: string, how: string[] = []): void {
-  const device = mounted.get(place);
-  if (device === undefined) return;
-  execFileSync("umount", [...how, place]);
-  mounted.delete(place);
-  execFileSync("losetup", ["--detach", device]);
 }
 
 /** Linux, Documentation/block/stat.rst: the seventh field, in sectors of 512 bytes. */
