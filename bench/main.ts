@@ -14,18 +14,20 @@ import type { Suite } from "./suite.js";
 import { branchSuite } from "./suites/branch.js";
 import { csiSuite } from "./suites/csi.js";
 import { engineSuite } from "./suites/engine.js";
+import { idleSuite } from "./suites/idle.js";
 import { nbdSuite } from "./suites/nbd.js";
 import { postgresSuite } from "./suites/postgres.js";
 import { scaleSuite } from "./suites/scale.js";
+import { stallsSuite } from "./suites/stalls.js";
 import { targetSuite } from "./suites/target.js";
 import { wakingSuite } from "./suites/waking.js";
 
 const SUITES: Suite[] = [
   ...[engineSuite, nbdSuite, targetSuite],
-  ...[branchSuite, postgresSuite, csiSuite, wakingSuite, scaleSuite],
+  ...[branchSuite, stallsSuite, postgresSuite, csiSuite, wakingSuite, scaleSuite, idleSuite],
 ];
 /** To see whether everything works, not to learn anything. */
-const QUICK = { size: "64MiB", seconds: 1, rounds: 1 };
+const QUICK = { size: "64MiB", seconds: 1, rounds: 1, idleSeconds: 2 };
 const DEFAULT_TOLERANCE_PERCENT = 5;
 const MIN_SECONDS = 0.1;
 const MAX_SECONDS = 3600;
@@ -61,6 +63,11 @@ async function main(argv: string[]): Promise<number> {
           })
           .option("seconds", { type: "number", default: 5, describe: "Of each measurement" })
           .option("rounds", { type: "number", default: 3, describe: "The median counts" })
+          .option("idle-seconds", {
+            type: "number",
+            default: 60,
+            describe: "How long the suite idle watches what does nothing",
+          })
           .option("quick", {
             type: "boolean",
             default: false,
@@ -76,8 +83,13 @@ async function main(argv: string[]): Promise<number> {
           .example("$0 engine --quick", "Whether it runs here"),
       async (args) => {
         const quick = args.quick ? QUICK : {};
-        const { size, seconds, rounds } = { ...args, ...quick };
-        const options = { sizeBytes: checkedSize(size), ...checkedCounts(seconds, rounds) };
+        const { size, seconds, rounds, idleSeconds } = { ...args, ...quick };
+        const options = {
+          sizeBytes: checkedSize(size),
+          seconds: checkedSeconds("seconds", seconds),
+          rounds: checkedRounds(rounds),
+          idleSeconds: checkedSeconds("idle-seconds", idleSeconds),
+        };
         const names = args.suites ?? [];
         const chosen = SUITES.filter(({ name }) => names.length === 0 || names.includes(name));
         const folder = resolve(args.dir);
@@ -134,14 +146,18 @@ function checkedSize(text: string): number {
   return sizeBytes;
 }
 
-function checkedCounts(seconds: number, rounds: number): { seconds: number; rounds: number } {
+function checkedSeconds(flag: string, seconds: number): number {
   if (!(seconds >= MIN_SECONDS && seconds <= MAX_SECONDS)) {
-    throw new Error(`--seconds ${seconds}: ${MIN_SECONDS} to ${MAX_SECONDS}`);
+    throw new Error(`--${flag} ${seconds}: ${MIN_SECONDS} to ${MAX_SECONDS}`);
   }
+  return seconds;
+}
+
+function checkedRounds(rounds: number): number {
   if (!Number.isInteger(rounds) || rounds < 1 || rounds > MAX_ROUNDS) {
     throw new Error(`--rounds ${rounds}: a whole number, 1 to ${MAX_ROUNDS}`);
   }
-  return { seconds, rounds };
+  return rounds;
 }
 
 function publishResults(results: Results): void {

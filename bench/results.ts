@@ -66,6 +66,8 @@ export interface RunOptions {
   sizeBytes: number;
   seconds: number;
   rounds: number;
+  /** Of watching what does nothing. */
+  idleSeconds: number;
 }
 
 export interface Results {

@@ -22,8 +22,8 @@ export async function runSuites(
   options: RunOptions & { folder: string },
   reporter: Reporter,
 ): Promise<Results> {
-  const { folder, sizeBytes, seconds, rounds } = options;
-  const figures = { sizeBytes, seconds, rounds };
+  const { folder, sizeBytes, seconds, rounds, idleSeconds } = options;
+  const figures = { sizeBytes, seconds, rounds, idleSeconds };
   const missing = missingPrograms(suites.flatMap((suite) => suite.needs));
   if (missing.length > 0) throw new Error(`these programs are missing: ${missing.join(", ")}`);
   mkdirSync(folder, { recursive: true });

@@ -53,10 +53,29 @@ export async function runEngine(
   limits: { regionBytes: number; durationMs: number | null; seed: number },
 ): Promise<Figures> {
   const before = process.cpuUsage();
+  const result = await engineLoad(target, { ...workload, readPercent: 0 }, limits);
+  const cpu = process.cpuUsage(before);
+  return engineFigures(result, (cpu.user + cpu.system) / 1e6);
+}
+
+/** Reads and writes together, each with its own latencies. */
+export async function runEngineMix(
+  target: EngineTarget,
+  mix: { blockBytes: number; depth: number; readPercent: number },
+  limits: { regionBytes: number; durationMs: number; seed: number },
+): Promise<LoadResult> {
+  return engineLoad(target, { ...mix, pattern: "randrw" }, limits);
+}
+
+async function engineLoad(
+  target: EngineTarget,
+  workload: Omit<Workload, "pattern"> & { pattern: keyof typeof LOAD_PATTERN; readPercent: number },
+  limits: { regionBytes: number; durationMs: number | null; seed: number },
+): Promise<LoadResult> {
   const { regionBytes, durationMs, seed } = limits;
   const result = await native.loadRun(target.pool, target.volume, {
     pattern: LOAD_PATTERN[workload.pattern],
-    readPercent: 0,
+    readPercent: workload.readPercent,
     blockBytes: workload.blockBytes,
     depth: workload.depth,
     regionBytes,
@@ -66,9 +85,8 @@ export async function runEngine(
     seed,
     verify: false,
   });
-  const cpu = process.cpuUsage(before);
   if (result.errors > 0) throw new Error(`${result.errors} requests to the engine failed`);
-  return engineFigures(result, (cpu.user + cpu.system) / 1e6);
+  return result;
 }
 
 function engineFigures(

@@ -24,7 +24,10 @@ const MAY_IMPORT: [RegExp, RegExp][] = [
   [/^csi\//, /^(engine\/(base\/|serve\/client)|nvmf\/)/],
   [/^bench\/fio-wrapper\//, NOTHING],
   // The VMs, and Postgres in them, are the tests'.
-  [/^bench\//, /^(engine|native)\/|^csi\/(protocol|main)\.ts|^test\/(csi|system)\//],
+  [
+    /^bench\//,
+    /^(engine|native)\/|^csi\/(protocol|main)\.ts|^test\/(csi|system|support\/nvme-host\.ts)/,
+  ],
   [/^test\//, ANYTHING],
 ];
 

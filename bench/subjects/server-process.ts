@@ -1,7 +1,7 @@
 // A server that is measured from outside: a process with a socket, whose CPU time and memory the
 // kernel knows.
 import { type ChildProcess, spawn } from "node:child_process";
-import { readFileSync, rmSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 
 const START_TIMEOUT_MS = 30_000;
@@ -81,6 +81,16 @@ export class ServerProcess {
     const text = readFileSync(`/proc/${this.#child.pid}/stat`, "utf8");
     const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
     return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+  }
+
+  /** How often each of its threads has gone to sleep, so far. */
+  sleeps(): Map<string, number> {
+    const tasks = `/proc/${this.#child.pid}/task`;
+    const counts = readdirSync(tasks).map((task): [string, number] => {
+      const text = readFileSync(`${tasks}/${task}/status`, "utf8");
+      return [task, Number(/^voluntary_ctxt_switches:\s+(\d+)$/m.exec(text)?.[1] ?? 0)];
+    });
+    return new Map(counts);
   }
 
   residentBytes(): number {

@@ -26,6 +26,7 @@ const FABRICS_PROPERTY_SET = 0x00;
 const CONTROLLER_CONFIGURATION = 0x14;
 /** CC: enabled, 64-byte commands, 16-byte completions. */
 const ENABLE = 1 | (6 << 16) | (4 << 20);
+const KEEP_ALIVE = 0x18;
 const FLUSH = 0x00;
 const WRITE = 0x01;
 const READ = 0x02;
@@ -36,6 +37,8 @@ export interface HostOptions {
   port: number;
   subsystemNqn: string;
   hostNqn: string;
+  /** The target gives the host up when it is silent for longer; never, without one. */
+  keepAliveMs?: number;
 }
 
 interface Command {
@@ -96,6 +99,10 @@ export class NvmeHost {
     await this.#io.run({ opcode: FLUSH, nsid: 1 });
   }
 
+  async keepAlive(): Promise<void> {
+    await this.#admin.run({ opcode: KEEP_ALIVE, nsid: 0 });
+  }
+
   close(): void {
     this.#io.close();
     this.#admin.close();
@@ -144,7 +151,7 @@ class Queue {
     data.writeUInt16LE(controller, 16);
     data.write(options.subsystemNqn, 256);
     data.write(options.hostNqn, 512);
-    const dwords = [id << 16, QUEUE_ENTRIES - 1];
+    const dwords = [id << 16, QUEUE_ENTRIES - 1, id === 0 ? (options.keepAliveMs ?? 0) : 0];
     const answer = await this.run({ opcode: FABRICS, nsid: FABRICS_CONNECT, dwords, write: data });
     return answer.result & 0xffff;
   }

@@ -65,11 +65,13 @@ for (const { suite, columns } of [
 for (const { suite, ids } of [
   { suite: "target", ids: ["target-device", "target-memory"] },
   { suite: "scale", ids: ["scale"] },
+  { suite: "idle", ids: ["idle"] },
+  { suite: "stalls", ids: ["stalls"] },
 ]) {
   test(`the suite ${suite} gives a figure for everything that it names`, () => {
     const out = join(folder, `${suite}.json`);
     const dir = join(folder, "files");
-    const small = ["--size", "32MiB", "--seconds", "0.1", "--rounds", "1"];
+    const small = ["--size", "32MiB", "--seconds", "0.1", "--rounds", "1", "--idle-seconds", "0.1"];
     const run = bench(suite, ...small, "--dir", dir, "--out", out);
     assert.is(run.status, 0, run.stderr);
     assert.equal(readdirSync(dir), []);

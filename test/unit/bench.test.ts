@@ -91,7 +91,7 @@ function results(tables: Table[], cpu = "one"): Results {
       loadBefore: 0.1,
       loadAfter: 1.5,
     },
-    options: { sizeBytes: 2 ** 30, seconds: 5, rounds: 3 },
+    options: { sizeBytes: 2 ** 30, seconds: 5, rounds: 3, idleSeconds: 60 },
     suites: [{ name: "engine", tables, plots: [PLOT], absent: ["btrfs: it is not there"] }],
   };
 }
@@ -228,7 +228,7 @@ test("suites that this run has not measured stay published, with their own run's
   const run = (day: string, seconds: number, names: string[]): Results => ({
     ...results([]),
     startedAt: `2026-01-${day}T00:00:00.000Z`,
-    options: { sizeBytes: 2 ** 30, seconds, rounds: 3 },
+    options: { sizeBytes: 2 ** 30, seconds, rounds: 3, idleSeconds: 60 },
     suites: names.map(suite),
   });
   const docs = join(folder, "merged");

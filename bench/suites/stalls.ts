@@ -1,0 +1,161 @@
+// How long any request waits, at the longest, while the engine does each of the things that could
+// make one wait: a minute of load, a part of it beside snapshots, clones, deletes, checkpoints and
+// folds, one after another and as often as they can be done. The engine's own load, in this
+// process: every request is in the histogram.
+import { join } from "node:path";
+import type { Pool } from "../../engine/core/pool.js";
+import type { LoadLane } from "../../native/native.js";
+import { type Plot, TableBuilder } from "../results.js";
+import { openEngine } from "../subjects/pando.js";
+import { pause } from "../subjects/server-process.js";
+import type { Suite, SuiteContext } from "../suite.js";
+import { type EngineTarget, FILL, runEngine, runEngineMix } from "../workload.js";
+
+const VOLUME = "stalled";
+const MIX = { blockBytes: 8192, depth: 16, readPercent: 50 };
+/** Of five seconds a measurement: all of it is a minute. */
+const PART_OF_SECONDS = 2;
+/** Between two snapshots, clones or deletes; what is written meanwhile has to be folded. */
+const BETWEEN_MS = 50;
+const FOLD_AFTER_MS = 200;
+const POOL_FACTOR = 3;
+
+/** Does its thing once. */
+type Step = (pool: Pool, count: number) => Promise<void>;
+
+const ACTIVITIES: { name: string; step: Step | null }[] = [
+  { name: "nothing else", step: null },
+  {
+    name: "snapshots",
+    async step(pool, count) {
+      await pool.createSnapshot(VOLUME, `snapshot-${count}`);
+      await pause(BETWEEN_MS);
+    },
+  },
+  {
+    name: "clones of the live volume, and their deletes",
+    async step(pool, count) {
+      const clone = `clone-${count}`;
+      await pool.cloneVolume({ volume: VOLUME, snapshot: null }, clone);
+      await pause(BETWEEN_MS);
+      await pool.deleteVolume(clone);
+    },
+  },
+  {
+    name: "checkpoints",
+    step: (pool) => pool.checkpoint(),
+  },
+  {
+    name: "deletes of snapshots, and their folds",
+    async step(pool, count) {
+      const snapshot = `folded-${count}`;
+      await pool.createSnapshot(VOLUME, snapshot);
+      await pause(FOLD_AFTER_MS);
+      await pool.deleteSnapshot(VOLUME, snapshot);
+      await pool.settle();
+    },
+  },
+];
+
+export const stallsSuite: Suite = {
+  name: "stalls",
+  describe: "the longest waits beside snapshots, clones, deletes, checkpoints and folds",
+  needs: [],
+  async run(context) {
+    const { sizeBytes } = context;
+    const table = new TableBuilder({
+      id: "stalls",
+      title:
+        "Requests beside what could make them wait: random 8 KiB, half of them reads, depth 16",
+      metrics: [
+        { name: "longest", unit: "ms", better: "lower", relative: false },
+        { name: "p99.9", unit: "ms", better: "lower", relative: false },
+        { name: "p99", unit: "ms", better: "lower", relative: false },
+        { name: "p50", unit: "ms", better: "lower", relative: false },
+      ],
+    });
+    const plot: Plot = {
+      id: "stalls",
+      title: "How long one write in so many waits: random 8 KiB, half reads, depth 16",
+      x: { label: "one write in", scale: "log" },
+      y: { label: "ms", scale: "log" },
+      lines: [],
+      marks: [],
+    };
+    const opened = await openEngine(join(context.folder, "pool"), {
+      poolBytes: sizeBytes * POOL_FACTOR,
+    });
+    const { pool } = opened;
+    try {
+      await pool.createVolume(VOLUME, sizeBytes);
+      const target = { pool: pool.handle, volume: await pool.hold(VOLUME) };
+      context.status("writing it in full");
+      await runEngine(target, FILL, { regionBytes: sizeBytes, durationMs: null, seed: 1 });
+      for (let round = 0; round < context.rounds; round++) {
+        plot.lines = [];
+        for (const { name, step } of ACTIVITIES) {
+          context.status(`${name}, round ${round + 1} of ${context.rounds}`);
+          const { reads, writes, steps } = await measure(context, pool, target, { step, round });
+          table.add(name, "reads", latencies(reads));
+          table.add(name, "writes", latencies(writes));
+          plot.lines.push({ name, points: curve(writes) });
+          const longestMs = Math.max(reads.latency.maxUs, writes.latency.maxUs) / 1000;
+          context.say(`${name}: ${steps} times, longest ${longestMs.toFixed(1)} ms`);
+        }
+      }
+      await pool.release(VOLUME);
+      return {
+        tables: [table.build("The longest: of each round; the figure is their median.")],
+        plots: [plot],
+        absent: [],
+      };
+    } finally {
+      await opened.close();
+    }
+  },
+};
+
+async function measure(
+  context: SuiteContext,
+  pool: Pool,
+  target: EngineTarget,
+  { step, round }: { step: Step | null; round: number },
+): Promise<{ reads: LoadLane; writes: LoadLane; steps: number }> {
+  await pool.checkpoint();
+  const durationMs = Math.round(context.seconds * PART_OF_SECONDS * 1000);
+  const limits = { regionBytes: context.sizeBytes, durationMs, seed: round + 2 };
+  let loading = true;
+  const load = runEngineMix(target, MIX, limits).finally(() => {
+    loading = false;
+  });
+  let steps = 0;
+  const work = (async () => {
+    while (loading && step !== null) {
+      await step(pool, round * 1e6 + steps);
+      steps += 1;
+    }
+  })();
+  const [{ reads, writes }] = await Promise.all([load, work]);
+  for (const { name } of await pool.listSnapshots(VOLUME)) await pool.deleteSnapshot(VOLUME, name);
+  await pool.settle();
+  return { reads, writes, steps };
+}
+
+function latencies({ latency }: LoadLane): number[] {
+  const { maxUs, p999Us, p99Us, p50Us } = latency;
+  return [maxUs, p999Us, p99Us, p50Us].map((us) => us / 1000);
+}
+
+function curve({ ops, latency }: LoadLane): [number, number][] {
+  const { p50Us, p90Us, p99Us, p999Us, maxUs } = latency;
+  const all: [number, number][] = [
+    [2, p50Us],
+    [10, p90Us],
+    [100, p99Us],
+    [1000, p999Us],
+    [ops, maxUs],
+  ];
+  return all
+    .filter(([oneIn], index) => index === all.length - 1 || oneIn < ops)
+    .map(([oneIn, us]) => [oneIn, us / 1000]);
+}
