@@ -47,6 +47,11 @@ const STAT_BLOCK_BYTES = 512;
 const NO_ALARM = [101, 101, 101];
 /** Some milliseconds for each transaction of a fold. */
 const FOLD_BATCH = 32;
+/**
+ * A child with up to so many index blocks absorbs a parent with many times more; its hosts' writes
+ * wait for the one transaction, some ten milliseconds.
+ */
+const ABSORB = { from: 256, times: 4, most: 512 };
 /** How long the kernel may take to close what a dead process had open. */
 const LOCK_TRIES = 300;
 const LOCK_WAIT_MS = 100;
@@ -123,6 +128,7 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     indexCacheBytes,
     dirtyLimit: Math.floor((indexCacheBytes * DIRTY_SHARE) / INDEX_BLOCK_BYTES),
     foldBatch: FOLD_BATCH,
+    absorb: ABSORB,
     discard: givesBack(options.discard ?? "off", paths.data),
     spaceLevels: options.spaceLevels ?? NO_ALARM,
     checkStore: storeCheckInChild(paths.meta, () => store.forgetDeadReaders()),

@@ -7,7 +7,7 @@ import { INDEX_BLOCK_BYTES, SECTOR_BYTES, SLOTS_PER_SPAN } from "../engine/base/
 import { PandoError } from "../engine/base/errors.js";
 
 /** Bumped whenever a function of the surface changes. */
-const ABI_VERSION = 9;
+const ABI_VERSION = 10;
 
 export interface Abi {
   version: number;
@@ -476,6 +476,23 @@ export interface Addon {
     adopted: Uint8Array,
   ): Promise<void>;
   foldLetGo(pool: number, layer: number, spans: number[]): Promise<void>;
+  /**
+   * As foldHold, of all spans of the layer, until foldLetGoAll; null if more than `limit` of its
+   * index blocks are dirty: then nothing is held.
+   */
+  foldHoldAll(pool: number, layer: number, limit: number): Promise<HeldBlocks | null>;
+  /**
+   * In the store, durably, the parent is no more and its index blocks are the child's, which is
+   * held; those of these spans were put together with what the child had, as foldApply has it.
+   */
+  foldAbsorb(
+    pool: number,
+    parent: number,
+    child: number,
+    spans: number[],
+    adopted: Uint8Array,
+  ): Promise<void>;
+  foldLetGoAll(pool: number, layer: number): Promise<void>;
   /** The parent has no index block any more: memory forgets it. */
   foldUnlink(pool: number, parent: number, child: number): Promise<void>;
   /**

@@ -122,6 +122,18 @@ export class DataPath {
     return this.#addon.foldLetGo(this.handle, layer, spans);
   }
 
+  foldHoldAll(layer: number, limit: number): Promise<HeldBlocks | null> {
+    return translate(this.#addon.foldHoldAll(this.handle, layer, limit));
+  }
+
+  foldAbsorb(parent: number, child: number, spans: number[], adopted: Uint8Array): Promise<void> {
+    return this.#addon.foldAbsorb(this.handle, parent, child, spans, adopted);
+  }
+
+  foldLetGoAll(layer: number): Promise<void> {
+    return this.#addon.foldLetGoAll(this.handle, layer);
+  }
+
   /**
    * The store has other index blocks of these spans, or none, and no look-up comes to them: memory
    * forgets what it has. The layer is nobody's, and takes no changes.

@@ -12,12 +12,15 @@
 // block, so no record and no in-place write relies on a fold that is not durable. A checkpoint's
 // batch and a fold's exclude each other, or the one would put what the other has outdated.
 //
+// A child that has few index blocks, on a parent that has many, gets them the other way: absorb.ts.
+//
 // When no index block is left under the parent's key it leaves memory's line first and the store
 // after that: an index question is never about a layer that the store has no record of.
+import type { HeldBlocks } from "../../native/native.js";
 import { assert } from "../base/assert.js";
 import { INDEX_BLOCK_BYTES, SLOTS_PER_SPAN } from "../base/constants.js";
 import { isPandoError } from "../base/errors.js";
-import { appendRun, type BlockRun } from "../store/block-run.js";
+import { appendRun, type BlockRun, countBlocks } from "../store/block-run.js";
 import { setBit } from "../store/codec-bitmaps.js";
 import { decodeIndexBlock, getBlock, isOwned, setSlot } from "../store/codec-index-block.js";
 import { decodeSpanKey, rangeOf, spanKey } from "../store/codec-keys.js";
@@ -26,7 +29,7 @@ import { applyToFreeMap } from "../store/free-map-patch.js";
 import { changeIndex } from "../store/index-changes.js";
 import { getLayer, onlyChild, removeFoldedLayer } from "../store/layers.js";
 import { Lineage } from "../store/lineage.js";
-import type { Store, StoreReader } from "../store/store.js";
+import type { Store, StoreReader, StoreTransaction } from "../store/store.js";
 import type { DataPath } from "./data-path.js";
 import type { Mutex } from "./mutex.js";
 
@@ -52,6 +55,9 @@ export interface FoldedBatch {
   freedBlocks: number;
 }
 
+/** Own bits that the child has got, MASK_BYTES for each of the spans. */
+type Apply = (adopted: Uint8Array) => Promise<void>;
+
 const MASK_BYTES = SLOTS_PER_SPAN / 8;
 
 /** The child into which the layer can be folded now; a dead one is reclaimed instead. */
@@ -75,9 +81,7 @@ export async function foldBatch(
     try {
       return await foldHeld(parts, parent, child, spans);
     } catch (error) {
-      // Whether the transaction is in the store is not known then: what waits must not go on by
-      // what memory has.
-      if (!isPandoError(error, "ENOSPC")) parts.path.poison("a fold's transaction");
+      poisonUnlessFull(parts, error);
       throw error;
     } finally {
       await parts.path.foldLetGo(child, spans);
@@ -93,13 +97,27 @@ export async function finishFold(parts: FoldParts, parent: number, child: number
   await parts.path.foldUnlink(parent, child);
 }
 
-/** `child` null: it has no index block of its own for the span. */
-export function mergeSpan(span: number, parent: Uint8Array, child: Uint8Array | null): MergedSpan {
-  const raw = new Uint8Array(child ?? parent);
+/**
+ * Whether the transaction is in the store is not known after any other error: what waits must not
+ * go on by what memory has.
+ */
+export function poisonUnlessFull({ path }: FoldParts, error: unknown): void {
+  if (!isPandoError(error, "ENOSPC")) path.poison("a fold's transaction");
+}
+
+/** Null: that layer has no index block of its own for the span. One of the two has. */
+export function mergeSpan(
+  span: number,
+  parent: Uint8Array | null,
+  child: Uint8Array | null,
+): MergedSpan {
+  const either = child ?? parent;
+  assert(either !== null, `somebody has an index block for span ${span}`);
+  const raw = new Uint8Array(either);
   const adopted = new Uint8Array(MASK_BYTES);
   const freed: BlockRun[] = [];
   for (let slot = 0; slot < SLOTS_PER_SPAN; slot++) {
-    if (!isOwned(parent, slot)) continue;
+    if (parent === null || !isOwned(parent, slot)) continue;
     const block = getBlock(parent, slot);
     if (getBlock(raw, slot) === block) {
       setSlot(raw, slot, block, true);
@@ -111,33 +129,32 @@ export function mergeSpan(span: number, parent: Uint8Array, child: Uint8Array | 
   return { span, raw, adopted, freed };
 }
 
-async function foldHeld(
-  parts: FoldParts,
-  parent: number,
-  child: number,
-  spans: number[],
-): Promise<FoldedBatch> {
-  const { store, path, map } = parts;
-  const held = await path.foldHold(child, spans);
+/** The dirty index blocks of what is held, by span. */
+export function dirtyBlocks({ spans, blocks }: HeldBlocks): Map<number, Uint8Array> {
   const dirty = new Map<number, Uint8Array>();
-  held.spans.forEach((span, at) => {
+  spans.forEach((span, at) => {
     const begin = at * INDEX_BLOCK_BYTES;
-    dirty.set(span, held.blocks.subarray(begin, begin + INDEX_BLOCK_BYTES));
+    dirty.set(span, blocks.subarray(begin, begin + INDEX_BLOCK_BYTES));
   });
-  // Nothing of this can change until it is let go: the parent is nobody's, the child is held.
-  const merged = spans.map((span) => {
-    const own = dirty.get(span) ?? storedBlock(store, child, span);
-    const above = storedBlock(store, parent, span);
-    assert(above !== null, `layer ${parent} has an index block for span ${span}`);
-    return mergeSpan(span, above, own);
-  });
+  return dirty;
+}
+
+export function storedBlock(reader: StoreReader, layer: number, span: number): Uint8Array | null {
+  const key = spanKey(getLayer(reader, layer).key, span);
+  const value = reader.get("index", key);
+  return value === undefined ? null : decodeIndexBlock(key, value).raw;
+}
+
+/** Both of a fold's ends: `put` in the store what was merged, durably, and then `apply` it. */
+export async function putMerged(
+  { store, path, map }: FoldParts,
+  merged: readonly MergedSpan[],
+  { put, apply }: { put: (txn: StoreTransaction) => void; apply: Apply },
+): Promise<FoldedBatch> {
   const freed = merged.flatMap((each) => each.freed);
   map.load(freed);
   await store.transact((txn) => {
-    assert(onlyChild(txn, parent) === child, `layer ${child} is the only child of ${parent}`);
-    changeIndex(txn, new Lineage(), (index) => {
-      for (const { span, raw } of merged) index.fold(parent, child, span, raw);
-    });
+    put(txn);
     applyToFreeMap(
       txn,
       freed.map((run) => ({ ...run, op: "free" as const })),
@@ -148,14 +165,34 @@ async function foldHeld(
     adopted.set(each.adopted, at * MASK_BYTES);
   });
   map.retire(freed);
-  await path.foldApply(parent, child, spans, adopted);
+  await apply(adopted);
   // A read of the child may have looked a block up before the child wrote over it.
   path.releaseBlocks(freed);
-  return { spans: spans.length, freedBlocks: freed.reduce((sum, { count }) => sum + count, 0) };
+  return { spans: merged.length, freedBlocks: countBlocks(freed) };
 }
 
-function storedBlock(reader: StoreReader, layer: number, span: number): Uint8Array | null {
-  const key = spanKey(getLayer(reader, layer).key, span);
-  const value = reader.get("index", key);
-  return value === undefined ? null : decodeIndexBlock(key, value).raw;
+async function foldHeld(
+  parts: FoldParts,
+  parent: number,
+  child: number,
+  spans: number[],
+): Promise<FoldedBatch> {
+  const { store, path } = parts;
+  const dirty = dirtyBlocks(await path.foldHold(child, spans));
+  // Nothing of this can change until it is let go: the parent is nobody's, the child is held.
+  const merged = spans.map((span) => {
+    const own = dirty.get(span) ?? storedBlock(store, child, span);
+    const above = storedBlock(store, parent, span);
+    assert(above !== null, `layer ${parent} has an index block for span ${span}`);
+    return mergeSpan(span, above, own);
+  });
+  return putMerged(parts, merged, {
+    put: (txn) => {
+      assert(onlyChild(txn, parent) === child, `layer ${child} is the only child of ${parent}`);
+      changeIndex(txn, new Lineage(), (index) => {
+        for (const { span, raw } of merged) index.fold(parent, child, span, raw);
+      });
+    },
+    apply: (adopted) => path.foldApply(parent, child, spans, adopted),
+  });
 }

@@ -26,6 +26,7 @@ import { Lineage, lookupNearest } from "../store/lineage.js";
 import type { Store } from "../store/store.js";
 import type { Superblock } from "../store/superblock.js";
 import { uuidToBytes } from "../store/uuid.js";
+import type { AbsorbLimits } from "./absorb.js";
 import type {
   ChangedRange,
   CheckReport,
@@ -92,6 +93,7 @@ export interface PoolParts {
   dirtyLimit: number;
   /** Index blocks that a fold changes in one transaction; hosts' writes to them wait for it. */
   foldBatch: number;
+  absorb: AbsorbLimits;
   /** Free blocks are given back to the device. */
   discard: boolean;
   /** Percent of the pool used at which each level above 0 begins. */
@@ -200,6 +202,7 @@ export class Pool implements PoolService {
       checkpointer: this.#checkpointer,
       pace: new Pace(parts.clock, this.#path),
       foldBatch: parts.foldBatch,
+      absorb: parts.absorb,
       log: parts.log,
       spaceWanted: () => this.#space.exhausted,
       inUse: (layer) => volumes.isLive(layer),

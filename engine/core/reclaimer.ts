@@ -3,7 +3,8 @@
 //
 // A dead layer is *reclaimed*: a batch of index blocks goes together with the bits of the blocks
 // that they own, in one transaction; the layer's record goes last, when no index block is left
-// under its key. A hidden layer with one child is *folded* into it (fold.ts). Hidden layers with
+// under its key. A hidden layer with one child is *folded* into it (fold.ts), or absorbed by it
+// (absorb.ts), whichever is the cheaper. Hidden layers with
 // more children wait until one is left, and meanwhile are *swept* (sweep.ts): once at first, then
 // whenever their children have written or let go enough since, and all of them before a write is
 // told that the pool is full.
@@ -21,6 +22,7 @@ import { applyToFreeMap } from "../store/free-map-patch.js";
 import { changeIndex } from "../store/index-changes.js";
 import { findLayer, getLayer, listReclaim, onlyChild, removeLayer } from "../store/layers.js";
 import { Lineage } from "../store/lineage.js";
+import { type AbsorbLimits, absorb, isAbsorbCheaper } from "./absorb.js";
 import type { Checkpointer } from "./checkpointer.js";
 import { type FoldParts, finishFold, foldableInto, foldBatch } from "./fold.js";
 import { Mutex } from "./mutex.js";
@@ -43,6 +45,7 @@ export interface ReclaimerParts extends FoldParts {
   pace: Pace;
   /** Index blocks that a fold changes in one transaction; hosts' writes to them wait for it. */
   foldBatch: number;
+  absorb: AbsorbLimits;
   log: Log;
   /** Writes fail for want of space. */
   spaceWanted: () => boolean;
@@ -255,6 +258,7 @@ export class Reclaimer {
     const { layer } = job;
     // A volume that nobody has opened yet would be opened as one that the store knows nothing of.
     this.#parts.gotIndexBlocks(child);
+    if (await this.#absorb(job, child)) return;
     for (;;) {
       const done = await foldBatch(this.#parts, layer, child, this.#parts.foldBatch);
       if (done === null) break;
@@ -264,6 +268,23 @@ export class Reclaimer {
       if (this.#stopped || foldableInto(this.#parts.store, layer) !== child) return;
     }
     await finishFold(this.#parts, layer, child);
+    this.#folded(job, child);
+  }
+
+  /** False: it is to be folded batch by batch. */
+  async #absorb(job: Job, child: number): Promise<boolean> {
+    const limits = this.#parts.absorb;
+    if (!isAbsorbCheaper(this.#parts.store, job.layer, child, limits)) return false;
+    const done = await absorb(this.#parts, job.layer, child, limits.most);
+    if (done === null) return false;
+    this.#did(job, job.waiting.spansLeft, done.freedBlocks);
+    this.#progress.spansFolded += done.spans;
+    this.#folded(job, child);
+    await this.#parts.pace.rest();
+    return true;
+  }
+
+  #folded({ layer }: Job, child: number): void {
     this.#hidden.delete(layer);
     this.#byAge = null;
     this.#progress.layersFolded++;

@@ -36,6 +36,16 @@ export interface IndexChanges {
    */
   fold(parent: number, child: number, span: number, raw: Uint8Array): void;
   /**
+   * The same the other way round: the child's index block of the span, stored or dirty, becomes one
+   * with the parent's, if it has one; with this content, under the parent's key.
+   */
+  absorb(parent: number, child: number, span: number, raw: Uint8Array): void;
+  /**
+   * The child, which has no index block left under its storage key, gets its parent's key, with all
+   * that is counted under it; the parent gets the child's.
+   */
+  exchangeKeys(parent: number, child: number): void;
+  /**
    * The layer's index block of the span becomes this, or goes: what is not in it any more is mapped
    * by none of the index blocks that were copied from it, those of the layers `below`. Gives how
    * much the `mappedDelta` of these has risen by it.
@@ -102,6 +112,36 @@ class PendingChanges implements IndexChanges {
     this.#txn.remove("index", spanKey(from.key, span));
     count(from, folded, -1);
     this.#mark(from.key, span, false);
+  }
+
+  absorb(parent: number, child: number, span: number, raw: Uint8Array): void {
+    const record = this.#record(child);
+    assert(record.parent === parent, `layer ${child} is on ${record.parent}, not on ${parent}`);
+    const into = this.#record(parent);
+    const key = spanKey(into.key, span);
+    const above = this.#header(parent, into, key, span);
+    const from = spanKey(record.key, span);
+    const old = this.#header(child, record, from, span);
+    const inherited = above?.inherited ?? old?.inherited ?? this.#inheritedBy(record, span);
+    const { value, header } = encodeIndexBlock(key, raw, inherited);
+    this.#txn.put("index", key, value);
+    count(into, header, 1);
+    if (above !== null) count(into, above, -1);
+    else this.#mark(into.key, span, true);
+    if (old === null) return;
+    this.#txn.remove("index", from);
+    count(record, old, -1);
+    this.#mark(record.key, span, false);
+  }
+
+  exchangeKeys(parent: number, child: number): void {
+    const from = this.#record(parent);
+    const record = this.#record(child);
+    assert(record.indexBlocks === 0, `layer ${child} still has index blocks`);
+    const { key, indexBlocks, ownedBlocks, mappedDelta } = from;
+    const { key: old, indexBlocks: none, ownedBlocks: nothing, mappedDelta: more } = record;
+    Object.assign(from, { key: old, indexBlocks: none, ownedBlocks: nothing, mappedDelta: more });
+    Object.assign(record, { key, indexBlocks, ownedBlocks, mappedDelta });
   }
 
   sweep(layer: number, below: readonly number[], span: number, raw: Uint8Array | null): number {

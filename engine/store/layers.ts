@@ -4,7 +4,8 @@
 //
 // Invariants: only frozen and hidden layers have children; a dead layer has none; `reclaim` names
 // exactly the hidden and the dead; a parent's id is below its children's, so that walking up ends;
-// ids and storage keys are never used again.
+// ids and storage keys are never used again, but for the key of a parent, which its child may take
+// over when it absorbs it.
 import { assert } from "../base/assert.js";
 import { PandoError } from "../base/errors.js";
 import {

@@ -25,6 +25,36 @@ std::vector<uint32_t> spans_arg(Args& args, const Napi::Value& value) {
   return spans;
 }
 
+/// Masks of `spans.size()` spans from the bytes of argument `index`.
+std::vector<SlotMask> masks_arg(Args& args, size_t index, const std::vector<uint32_t>& spans) {
+  std::vector<SlotMask> masks(spans.size());
+  if (!args.ok()) return masks;
+  const auto bytes = args.bytes(index, "adopted");
+  if (!args.ok()) return masks;
+  if (bytes.ByteLength() != spans.size() * sizeof(SlotMask)) {
+    args.fail("adopted", "64 bytes for each span");
+  } else if (!masks.empty()) {
+    std::memcpy(masks.data(), bytes.Data(), bytes.ByteLength());
+  }
+  return masks;
+}
+
+/// HeldBlocks of native.ts
+Napi::Value held_blocks(Napi::Env env, const std::vector<DirtyCopy>& copies) {
+  const auto count = static_cast<uint32_t>(copies.size());
+  Napi::Array spans = Napi::Array::New(env, count);
+  Napi::Uint8Array blocks = Napi::Uint8Array::New(env, size_t{count} * kIndexBlockBytes);
+  for (uint32_t i = 0; i < count; ++i) {
+    spans.Set(i, copies[i].span);
+    std::memcpy(blocks.Data() + size_t{i} * kIndexBlockBytes, copies[i].bytes.data(),
+                kIndexBlockBytes);
+  }
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("spans", spans);
+  result.Set("blocks", blocks);
+  return result;
+}
+
 /// foldHold(pool, layer, spans): Promise<{spans: number[], blocks: Uint8Array}>, the dirty ones
 Napi::Value FoldHold(const Napi::CallbackInfo& info) {
   Args args(info, "foldHold");
@@ -35,21 +65,8 @@ Napi::Value FoldHold(const Napi::CallbackInfo& info) {
   return make_promise(args.env(), engine, [=](const Settle& settle) {
     engine->pool().fold_hold(layer, held, [settle](int error, std::vector<DirtyCopy> taken) {
       auto copies = std::make_shared<std::vector<DirtyCopy>>(std::move(taken));
-      settle(error, "commit the journal", [copies](Napi::Env env) -> Napi::Value {
-        const auto count = static_cast<uint32_t>(copies->size());
-        Napi::Array spans = Napi::Array::New(env, count);
-        Napi::Uint8Array blocks = Napi::Uint8Array::New(env, size_t{count} * kIndexBlockBytes);
-        for (uint32_t i = 0; i < count; ++i) {
-          const DirtyCopy& copy = (*copies)[i];
-          spans.Set(i, copy.span);
-          std::memcpy(blocks.Data() + size_t{i} * kIndexBlockBytes, copy.bytes.data(),
-                      kIndexBlockBytes);
-        }
-        Napi::Object result = Napi::Object::New(env);
-        result.Set("spans", spans);
-        result.Set("blocks", blocks);
-        return result;
-      });
+      settle(error, "commit the journal",
+             [copies](Napi::Env env) { return held_blocks(env, *copies); });
     });
   });
 }
@@ -61,18 +78,55 @@ Napi::Value FoldApply(const Napi::CallbackInfo& info) {
   const uint64_t parent = args.number(1, "parent");
   const uint64_t child = args.number(2, "child");
   const std::vector<uint32_t> spans = spans_arg(args, info[3]);
-  std::vector<SlotMask> adopted(spans.size());
-  if (args.ok()) {
-    const auto bytes = args.bytes(4, "adopted");
-    if (args.ok() && bytes.ByteLength() != spans.size() * sizeof(SlotMask)) {
-      args.fail("adopted", "64 bytes for each span");
-    } else if (args.ok() && !adopted.empty()) {
-      std::memcpy(adopted.data(), bytes.Data(), bytes.ByteLength());
-    }
-  }
+  const std::vector<SlotMask> adopted = masks_arg(args, 4, spans);
   if (!args.ok()) return undefined(args);
   return make_promise(args.env(), engine, [=](const Settle& settle) {
     engine->pool().fold_apply(parent, child, spans, adopted);
+    settle(0, "", nullptr);
+  });
+}
+
+/// foldHoldAll(pool, layer, limit): Promise<HeldBlocks | null>
+Napi::Value FoldHoldAll(const Napi::CallbackInfo& info) {
+  Args args(info, "foldHoldAll");
+  const auto engine = engine_arg(args);
+  const uint64_t layer = args.number(1, "layer");
+  const uint64_t limit = args.number(2, "limit");
+  if (!args.ok()) return undefined(args);
+  return make_promise(args.env(), engine, [=](const Settle& settle) {
+    engine->pool().fold_hold_all(
+        layer, limit, [settle](int error, bool held, std::vector<DirtyCopy> taken) {
+          auto copies = std::make_shared<std::vector<DirtyCopy>>(std::move(taken));
+          settle(error, "commit the journal", [copies, held](Napi::Env env) -> Napi::Value {
+            return held ? held_blocks(env, *copies) : env.Null();
+          });
+        });
+  });
+}
+
+/// foldAbsorb(pool, parent, child, spans, adopted: Uint8Array of 64 bytes for each): Promise
+Napi::Value FoldAbsorb(const Napi::CallbackInfo& info) {
+  Args args(info, "foldAbsorb");
+  const auto engine = engine_arg(args);
+  const uint64_t parent = args.number(1, "parent");
+  const uint64_t child = args.number(2, "child");
+  const std::vector<uint32_t> spans = spans_arg(args, info[3]);
+  const std::vector<SlotMask> adopted = masks_arg(args, 4, spans);
+  if (!args.ok()) return undefined(args);
+  return make_promise(args.env(), engine, [=](const Settle& settle) {
+    engine->pool().fold_absorb(parent, child, spans, adopted);
+    settle(0, "", nullptr);
+  });
+}
+
+/// foldLetGoAll(pool, layer): Promise
+Napi::Value FoldLetGoAll(const Napi::CallbackInfo& info) {
+  Args args(info, "foldLetGoAll");
+  const auto engine = engine_arg(args);
+  const uint64_t layer = args.number(1, "layer");
+  if (!args.ok()) return undefined(args);
+  return make_promise(args.env(), engine, [=](const Settle& settle) {
+    engine->pool().fold_let_go_all(layer);
     settle(0, "", nullptr);
   });
 }
@@ -131,6 +185,9 @@ void register_fold_calls(Napi::Env env, Napi::Object exports) {
   exports.Set("foldHold", Napi::Function::New(env, FoldHold));
   exports.Set("foldApply", Napi::Function::New(env, FoldApply));
   exports.Set("foldLetGo", Napi::Function::New(env, FoldLetGo));
+  exports.Set("foldHoldAll", Napi::Function::New(env, FoldHoldAll));
+  exports.Set("foldAbsorb", Napi::Function::New(env, FoldAbsorb));
+  exports.Set("foldLetGoAll", Napi::Function::New(env, FoldLetGoAll));
   exports.Set("foldUnlink", Napi::Function::New(env, FoldUnlink));
   exports.Set("blocksRelease", Napi::Function::New(env, BlocksRelease));
   exports.Set("blocksPunch", Napi::Function::New(env, BlocksPunch));

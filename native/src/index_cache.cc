@@ -265,16 +265,60 @@ void IndexCache::adopt(uint64_t parent_id, uint64_t child_id, uint32_t span,
     entry->block = IndexBlock::adopt(child_id, *entry->block, adopted);
     return;
   }
+  adopt_into(entry, adopted);
+}
+
+void IndexCache::adopt_into(IndexEntry* entry, const SlotMask& adopted) {
+  LayerState* layer = entry->layer;
   const uint16_t owned_before = entry->block->owned();
   entry->block->own_also(adopted);
   if (!entry->dirty) return;
   // The store has, and counts, exactly this block now.
   const int32_t owned = entry->block->owned();
   const int32_t mapped = entry->block->mapped() - entry->block->inherited();
-  child->owned_delta -= owned_before - entry->stored_owned;
-  child->mapped_delta -= mapped - entry->stored_mapped;
+  layer->owned_delta -= owned_before - entry->stored_owned;
+  layer->mapped_delta -= mapped - entry->stored_mapped;
   entry->stored_owned = owned;
   entry->stored_mapped = mapped;
+}
+
+std::vector<IndexEntry*> IndexCache::expect_absorb(uint64_t child_id) {
+  // Answers under way may be of the parent, and questions under way may come when it is no more.
+  for (auto& [token, question] : questions_) question.stale = true;
+  std::vector<IndexEntry*> dirty;
+  LayerState* child = find_layer(child_id);
+  if (child == nullptr) return dirty;
+  child->may_have_any();
+  for (const auto& [span, entry] : child->entries) {
+    if (entry->dirty) dirty.push_back(entry.get());
+  }
+  return dirty;
+}
+
+void IndexCache::absorb(uint64_t parent_id, uint64_t child_id, const std::vector<uint32_t>& spans,
+                        const std::vector<SlotMask>& adopted) {
+  PANDO_ASSERT(spans.size() == adopted.size());
+  expect_absorb(child_id);
+  LayerState* child = find_layer(child_id);
+  if (child == nullptr) return;
+  // Which blocks of a clean entry are the child's own now, only the store can say.
+  for (auto at = child->entries.begin(); at != child->entries.end();) {
+    if (at->second->dirty) {
+      ++at;
+    } else {
+      clean_.erase(at->second->place);
+      at = child->entries.erase(at);
+    }
+  }
+  size_t told = 0;
+  for (size_t i = 0; i < spans.size(); ++i) {
+    const auto found = child->entries.find(spans[i]);
+    if (found == child->entries.end()) continue;
+    adopt_into(found->second.get(), adopted[i]);
+    ++told;
+  }
+  PANDO_ASSERT(told == child->entries.size());  // what is dirty has all been put
+  unlink(parent_id, child_id);
 }
 
 void IndexCache::unlink(uint64_t parent_id, uint64_t child_id) {

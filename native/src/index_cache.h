@@ -50,6 +50,11 @@ class LayerState {
   LayerState* parent() const { return parent_; }
   /// The one before was folded into this layer.
   void set_parent(LayerState* parent) { parent_ = parent; }
+  /// LMDB is about to have index blocks of the layer that were not made here.
+  void may_have_any() {
+    born_here_ = false;
+    stored_.clear();
+  }
   /// True if LMDB has, or may have, an index block of this layer for `span`.
   bool may_be_stored(uint32_t span) const {
     if (!born_here_) return true;
@@ -119,6 +124,13 @@ class IndexCache {
   /// The store has the two layers' index blocks of `span` as one, the child's: `adopted` are the
   /// slots that have become its own.
   void adopt(uint64_t parent, uint64_t child, uint32_t span, const SlotMask& adopted);
+  /// The same of every span at once, for a child that takes over its parent's storage key. Gives
+  /// the child's dirty entries.
+  std::vector<IndexEntry*> expect_absorb(uint64_t child);
+  /// The store has the parent's index blocks as the child's, and those that the child had as one
+  /// with them: `adopted` are the slots of `spans` that have become its own. The parent is no more.
+  void absorb(uint64_t parent, uint64_t child, const std::vector<uint32_t>& spans,
+              const std::vector<SlotMask>& adopted);
   /// The parent has no index block any more: the child goes on above the parent's own parent.
   void unlink(uint64_t parent, uint64_t child);
 
@@ -166,6 +178,8 @@ class IndexCache {
   void touch(IndexEntry* entry);
   void forget_clean(LayerState* layer, uint32_t span);
   void evict();
+  /// The entry's block gets these own bits, as the store has it now.
+  static void adopt_into(IndexEntry* entry, const SlotMask& adopted);
   void maybe_drop(LayerState* layer);
   void ask(Question question);
 

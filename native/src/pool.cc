@@ -14,6 +14,20 @@ namespace {
 /// recovery.
 constexpr uint64_t kCheckpointRecords = 200'000;
 
+struct FoldCopies {
+  std::vector<DirtyCopy> copies;
+  uint64_t last_ordinal = 0;  // of the records that changed them
+};
+
+FoldCopies copies_of(const std::vector<IndexEntry*>& dirty) {
+  FoldCopies result;
+  for (const IndexEntry* entry : dirty) {
+    result.last_ordinal = std::max(result.last_ordinal, entry->last_ordinal);
+    result.copies.push_back(IndexCache::copy_of(*entry));
+  }
+  return result;
+}
+
 }  // namespace
 
 Pool::Pool(Disk& disk, BufferPool& buffers, PoolHost& host, const PoolOptions& options,
@@ -153,17 +167,15 @@ void Pool::checkpoint_end(bool success) {
 }
 
 void Pool::fold_hold(uint64_t layer, const std::vector<uint32_t>& spans, TakeCopies done) {
-  std::vector<DirtyCopy> copies;
-  uint64_t ordinal = 0;
+  std::vector<IndexEntry*> dirty;
   for (uint32_t span : spans) {
     holds_.hold(layer, span);
     index_.expect_fold(layer, span);
-    const IndexEntry* entry = index_.find_dirty(layer, span);
-    if (entry == nullptr) continue;
-    ordinal = std::max(ordinal, entry->last_ordinal);
-    copies.push_back(IndexCache::copy_of(*entry));
+    IndexEntry* entry = index_.find_dirty(layer, span);
+    if (entry != nullptr) dirty.push_back(entry);
   }
-  hand_over(std::move(copies), ordinal, std::move(done));
+  FoldCopies held = copies_of(dirty);
+  hand_over(std::move(held.copies), held.last_ordinal, std::move(done));
 }
 
 void Pool::fold_apply(uint64_t parent, uint64_t child, const std::vector<uint32_t>& spans,
@@ -179,6 +191,30 @@ void Pool::fold_let_go(uint64_t layer, const std::vector<uint32_t>& spans) {
   for (uint32_t span : spans) {
     for (const SpanHolds::Retry& retry : holds_.release(layer, span)) retry();
   }
+}
+
+void Pool::fold_hold_all(uint64_t layer, size_t limit, TakeAll done) {
+  const LayerState* state = index_.find_layer(layer);
+  if (state != nullptr && state->dirty_count > limit) {
+    done(0, false, {});
+    return;
+  }
+  holds_.hold_all(layer);
+  FoldCopies held = copies_of(index_.expect_absorb(layer));
+  hand_over(std::move(held.copies), held.last_ordinal,
+            [done = std::move(done)](int error, std::vector<DirtyCopy> taken) {
+              done(error, true, std::move(taken));
+            });
+}
+
+void Pool::fold_absorb(uint64_t parent, uint64_t child, const std::vector<uint32_t>& spans,
+                       const std::vector<SlotMask>& adopted) {
+  for (uint32_t span : spans) PANDO_ASSERT(holds_.held(child, span));
+  index_.absorb(parent, child, spans, adopted);
+}
+
+void Pool::fold_let_go_all(uint64_t layer) {
+  for (const SpanHolds::Retry& retry : holds_.release_all(layer)) retry();
 }
 
 void Pool::release_blocks(const std::vector<BlockRun>& runs) {

@@ -146,6 +146,15 @@ class Pool {
                   const std::vector<SlotMask>& adopted);
   /// What was held goes on.
   void fold_let_go(uint64_t layer, const std::vector<uint32_t>& spans);
+  /// As fold_hold, of all spans of the layer. False to `held`, and nothing is held, if more than
+  /// `limit` of its index blocks are dirty.
+  using TakeAll = std::function<void(int error, bool held, std::vector<DirtyCopy> copies)>;
+  void fold_hold_all(uint64_t layer, size_t limit, TakeAll done);
+  /// In the store, durably, the parent's storage key is the child's, with what the child had put
+  /// together with it under that key.
+  void fold_absorb(uint64_t parent, uint64_t child, const std::vector<uint32_t>& spans,
+                   const std::vector<SlotMask>& adopted);
+  void fold_let_go_all(uint64_t layer);
   /// The parent has no index block any more; nobody looks for one there from now on.
   void fold_unlink(uint64_t parent, uint64_t child) { index_.unlink(parent, child); }
   /// The release of these blocks is durable already: they are told as freed when all device I/O

@@ -18,7 +18,9 @@ export const GOALS = [
   "crash in a deletion",
   "crash while a deleted layer waits for its reclaim",
   "crash in a fold",
+  "crash while a layer is absorbed",
   "span folded",
+  "layer absorbed",
   "span swept",
   "wait for a fold",
   "crash in recovery",
@@ -88,6 +90,7 @@ export class Reached {
   async count(world: World, sequence: number): Promise<void> {
     const info = (await world.run(world.pool.info()))?.value;
     const counters = info?.counters ?? {};
+    this.add("layer absorbed", world.absorbed);
     this.add("span folded", info?.reclaim.spansFolded ?? 0);
     this.add("span swept", info?.reclaim.spansSwept ?? 0);
     const punched = info?.discard.punchedBytes ?? 0;
@@ -119,7 +122,8 @@ export class Reached {
     const phase = world.checkpointPhase;
     if (phase === "begin") this.add("crash at the begin of a checkpoint");
     if (phase === "batches") this.add("crash between a checkpoint's batches");
-    if (world.foldPhase !== "none") this.add("crash in a fold");
+    if (world.foldPhase === "absorb") this.add("crash while a layer is absorbed");
+    else if (world.foldPhase !== "none") this.add("crash in a fold");
     if (phase === "last") this.add("crash before a checkpoint's last transaction is durable");
     if (world.freezePhase === "freeze") this.add("crash while a snapshot freezes its volume");
     if (world.freezePhase === "store") {

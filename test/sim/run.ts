@@ -78,6 +78,7 @@ function poolOf(seed: number, random: Random): WorldOptions {
     indexCacheBytes: random.pick([2, 4, 8, 100]) * ENTRY_BYTES,
     dirtyLimit: random.pick([2, 6, 1000]),
     discard: seed % 4 !== 2,
+    absorbFrom: seed % 5 < 2 ? 1 : 1000,
     roomBlocks: seed % 3 === 1 ? 100 : 0,
   };
 }

@@ -34,6 +34,8 @@ export interface WorldOptions {
   atomicUnit?: 512 | 4096;
   indexCacheBytes?: number;
   dirtyLimit?: number;
+  /** Index blocks that a deleted layer has at least for its only child to absorb it. */
+  absorbFrom?: number;
   /** The pool may grow by so many. */
   roomBlocks?: number;
   /** Free blocks go back to the disk. */
@@ -64,8 +66,11 @@ export interface Choice {
  */
 export type CheckpointPhase = "none" | "begin" | "batches" | "last";
 
-/** What a fold is doing with a batch of spans: getting them, or putting them in the store. */
-export type FoldPhase = "none" | "hold" | "transaction";
+/**
+ * What a fold is doing with a batch of spans: getting them, or putting them in the store; "absorb":
+ * putting them all, the other way round.
+ */
+export type FoldPhase = "none" | "hold" | "transaction" | "absorb";
 
 /** What a snapshot is doing; "store": its volume is frozen, its transaction not yet durable. */
 export type FreezePhase = "none" | "freeze" | "store";
@@ -93,6 +98,8 @@ export class World {
   #ticks: { interval: number; run: () => void }[] = [];
   checkpointPhase: CheckpointPhase = "none";
   foldPhase: FoldPhase = "none";
+  /** Layers, so far. */
+  absorbed = 0;
   freezePhase: FreezePhase = "none";
   /** What the superblocks would say of reclaims. */
   reclaims = 0;
@@ -306,6 +313,7 @@ export class World {
       indexCacheBytes: this.#options.indexCacheBytes ?? 1024 * 1024,
       dirtyLimit: this.#options.dirtyLimit ?? 1000,
       foldBatch: 2,
+      absorb: { from: this.#options.absorbFrom ?? 1000, times: 0, most: 1000 },
       discard: this.#options.discard ?? false,
       spaceLevels: [80, 90, 95],
       backups: {
@@ -480,6 +488,7 @@ export class World {
     this.#ticks = [];
     this.checkpointPhase = "none";
     this.foldPhase = "none";
+    this.absorbed = 0;
     this.freezePhase = "none";
   }
 
@@ -517,6 +526,20 @@ export class World {
       const held = await native.foldHold(pool, layer, spans);
       this.foldPhase = "transaction";
       return held;
+    },
+    foldHoldAll: async (pool, layer, limit) => {
+      this.foldPhase = "hold";
+      const held = await native.foldHoldAll(pool, layer, limit);
+      this.foldPhase = held === null ? "none" : "absorb";
+      return held;
+    },
+    foldAbsorb: (...args) => {
+      this.absorbed++;
+      return native.foldAbsorb(...args);
+    },
+    foldLetGoAll: (pool, layer) => {
+      this.foldPhase = "none";
+      return native.foldLetGoAll(pool, layer);
     },
     foldLetGo: (pool, layer, spans) => {
       this.foldPhase = "none";
