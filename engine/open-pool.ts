@@ -130,6 +130,7 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     foldBatch: FOLD_BATCH,
     absorb: ABSORB,
     discard: givesBack(options.discard ?? "off", paths.data),
+    keepsRoom: options.discard !== "on" && isFullFile(paths.data),
     spaceLevels: options.spaceLevels ?? NO_ALARM,
     checkStore: storeCheckInChild(paths.meta, () => store.forgetDeadReaders()),
     backups: {
@@ -169,8 +170,12 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
  */
 function givesBack(mode: DiscardMode, data: string): boolean {
   if (mode !== "auto") return mode === "on";
+  return statSync(data).isFile() && !isFullFile(data);
+}
+
+function isFullFile(data: string): boolean {
   const stat = statSync(data);
-  return stat.isFile() && stat.blocks * STAT_BLOCK_BYTES < stat.size;
+  return stat.isFile() && stat.blocks * STAT_BLOCK_BYTES >= stat.size;
 }
 
 /** A pool that no daemon serves. */

@@ -2,13 +2,14 @@
 // daemon.
 import type { Argv } from "yargs";
 import { BLOCK_SIZES, DEFAULT_BLOCK_SIZE, JOURNAL_BLOCK_BYTES } from "../base/constants.js";
-import { PandoError } from "../base/errors.js";
+import { isPandoError, PandoError } from "../base/errors.js";
 import { checkWholeBlocks, formatSize, parseSize } from "../base/size.js";
 import type { CreateDeviceOptions } from "../daemon.js";
-import type { CheckReport, PoolInfo } from "../serve/client.js";
+import type { CheckReport, PoolInfo, TrimProgress } from "../serve/client.js";
 import { writeWhole } from "./backup.js";
 import { type GlobalOptions, type LoadEngine, withClient } from "./context.js";
 import { formatFields, printResult } from "./print.js";
+import { Progress } from "./progress.js";
 
 const META = {
   type: "string",
@@ -27,7 +28,7 @@ interface CreateArguments {
 }
 
 export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Argv<GlobalOptions> {
-  return yargs.command("pool", "Make, grow, show, check or back up a pool", (pool) =>
+  return yargs.command("pool", "Make, grow, show, trim, check or back up a pool", (pool) =>
     pool
       .command(
         "create <path>",
@@ -130,6 +131,24 @@ export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Arg
         },
       )
       .command(
+        "trim",
+        "Give all that is free back to the device now: holes in a file, or discards",
+        (trim) =>
+          trim
+            .option("start", {
+              type: "string",
+              requiresArg: true,
+              describe: "Go on from here, after one that was cut off [default: the begin]",
+            })
+            .example("$0 pool trim", "It rests while hosts are at work; Ctrl-C stops it")
+            .example("$0 pool trim --start 40GiB", "Go on"),
+        async (args) => {
+          const start = args.start === undefined ? 0 : parseSize(args.start, "start");
+          const done = await withClient(args, (client) => trimAll(client.trim(start), start));
+          printResult(args, done, () => `gave ${formatSize(done.trimmedBytes)} back to the device`);
+        },
+      )
+      .command(
         "check [path]",
         "Check every block's owner, and what is recorded against what is there",
         (check) =>
@@ -212,9 +231,35 @@ export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Arg
           printResult(args, report, () => `restored; ${describeReport(report)}`);
         },
       )
-      .demandCommand(1, "no verb: create, grow, show, check, backup-metadata or restore-metadata")
+      .demandCommand(
+        1,
+        "no verb: create, grow, show, trim, check, backup-metadata or restore-metadata",
+      )
       .strict(),
   );
+}
+
+/** Where it is cut off, it says where to go on. */
+async function trimAll(
+  steps: AsyncIterable<TrimProgress>,
+  startBytes: number,
+): Promise<TrimProgress> {
+  let progress: Progress | null = null;
+  let last: TrimProgress = { doneBytes: startBytes, sizeBytes: 0, trimmedBytes: 0 };
+  try {
+    for await (const step of steps) {
+      progress ??= new Progress(step.sizeBytes);
+      progress.show(step.doneBytes, step.trimmedBytes - last.trimmedBytes);
+      last = step;
+    }
+    return last;
+  } catch (error) {
+    if (!isPandoError(error) || last.doneBytes === startBytes) throw error;
+    const hint = `to go on: pool trim --start ${last.doneBytes}`;
+    throw new PandoError(error.code, error.message, { ...error.context, hint }, { cause: error });
+  } finally {
+    progress?.end();
+  }
 }
 
 async function repair(

@@ -93,6 +93,15 @@ export interface ServedSnapshotInfo extends SnapshotInfo {
   sessions: SessionInfo[];
 }
 
+/** Free blocks that are given back to the device. */
+export interface TrimProgress {
+  /** Everything before this place was looked at: to go on from, after a cut. */
+  doneBytes: number;
+  sizeBytes: number;
+  /** Given back since it began. */
+  trimmedBytes: number;
+}
+
 export interface ReceiveRequest {
   /** The volume that is made; with a base, the one that goes on. */
   name: string;
@@ -235,6 +244,8 @@ export interface PoolService {
    * What changed from one snapshot to a later one on the same line: batches of ranges, in order.
    */
   diff(request: DiffRequest): AsyncIterable<ChangedRange[]>;
+  /** All that is free goes back to the device, from this place on; progress as it comes. */
+  trim(startBytes: number): AsyncIterable<TrimProgress>;
 
   /**
    * Begins, or goes on with, receiving. It is written over NBD, and is no volume before

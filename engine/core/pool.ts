@@ -40,6 +40,7 @@ import type {
   ReceiveRequest,
   ServedSnapshotInfo,
   SnapshotInfo,
+  TrimProgress,
   VolumeInfo,
 } from "./api.js";
 import { Authentication, type AuthenticationOptions } from "./auth/authentication.js";
@@ -71,6 +72,7 @@ import { rollBack } from "./rollback.js";
 import { Shares } from "./shares.js";
 import { Space } from "./space.js";
 import { SpaceLevels } from "./space-levels.js";
+import { Trim } from "./trim.js";
 
 export interface PoolParts {
   addon: Addon;
@@ -96,6 +98,8 @@ export interface PoolParts {
   absorb: AbsorbLimits;
   /** Free blocks are given back to the device. */
   discard: boolean;
+  /** What the device has given for the free blocks is kept: it could not promise it again. */
+  keepsRoom: boolean;
   /** Percent of the pool used at which each level above 0 begins. */
   spaceLevels: readonly number[];
   /** In this process if it is not given. */
@@ -116,6 +120,7 @@ export class Pool implements PoolService {
   readonly #map: FreeMap;
   readonly #space: Space;
   readonly #punches: Punches;
+  readonly #trim: Trim;
   readonly #checkpointer: Checkpointer;
   readonly #reclaimer: Reclaimer;
   readonly #volumes: OpenVolumes;
@@ -170,10 +175,19 @@ export class Pool implements PoolService {
       enabled: parts.discard,
       free: (runs) => this.#space.free(runs),
     });
+    this.#trim = new Trim({
+      path: this.#path,
+      map: this.#map,
+      pace: new Pace(parts.clock, this.#path),
+      blockSizeBytes: superblock.blockSizeBytes,
+      dataBlocks: () => this.#superblock.dataBlocks,
+      freed: () => this.#space.freeAgain(),
+    });
     this.#space = new Space(this.#path, this.#map, {
       dataBlocks,
       makeFree: () => this.#background.makeFree(),
       punches: this.#punches,
+      trim: this.#trim,
       log: parts.log,
     });
     this.#growth = new Growth({
@@ -480,6 +494,16 @@ export class Pool implements PoolService {
     return diffSnapshots({ store: this.#store, blockSizeBytes, checkpoint }, request);
   }
 
+  trim(startBytes: number): AsyncIterable<TrimProgress> {
+    this.#assertOpen();
+    if (this.#parts.keepsRoom) {
+      throw new PandoError("EINVAL", "the pool's file has all of its room, and keeps it", {
+        hint: 'its file system could not promise it again; with "discard": "on" it is given back',
+      });
+    }
+    return this.#trim.run(startBytes);
+  }
+
   async beginReceive(request: ReceiveRequest): Promise<ReceiveInfo> {
     this.#requireSize(request.sizeBytes, request.name);
     return this.#change(() => this.#receives.begin(request));
@@ -620,6 +644,7 @@ export class Pool implements PoolService {
     }
     await background.ended;
     await this.#punches.stop();
+    await this.#trim.stop();
     this.#path.close();
     await this.#store.close();
     this.#parts.addon.deviceClose(this.#parts.device);
@@ -691,7 +716,7 @@ export class Pool implements PoolService {
   /** What is lent and not written does not count. */
   #usedBlocks(unwrittenBlocks: number): number {
     const { used, lent, released } = this.#map.counts();
-    return used + released + lent - unwrittenBlocks;
+    return used + released + lent - unwrittenBlocks - this.#trim.heldBlocks;
   }
 
   #watchSpace(): void {

@@ -9,6 +9,7 @@ import type { FreeMap } from "../store/free-map.js";
 import type { FreeMapChange } from "../store/free-map-patch.js";
 import { type DataPath, unflatten } from "./data-path.js";
 import type { Punches } from "./punches.js";
+import type { Trim } from "./trim.js";
 
 /**
  * At most this much is lent at a time: a crash forgets it, so it costs nothing but a look at the
@@ -25,6 +26,8 @@ export interface SpaceOptions {
   makeFree: () => Promise<boolean>;
   /** Released blocks go through it before they are free. */
   punches: Pick<Punches, "add" | "skip" | "rush" | "answered">;
+  /** It has free blocks at the device now and then. */
+  trim: Pick<Trim, "answered">;
   log: Log;
 }
 
@@ -69,6 +72,7 @@ export class Space {
   async #makeFree(): Promise<void> {
     if (this.lend()) return;
     await this.#options.punches.answered();
+    await this.#options.trim.answered();
     if (this.lend()) return;
     try {
       if ((await this.#options.makeFree()) && this.lend()) return;
@@ -105,6 +109,11 @@ export class Space {
   /** Nothing is to be done about them any more. */
   free(runs: readonly BlockRun[]): void {
     this.#map.release(runs);
+    this.freeAgain();
+  }
+
+  /** There are more free blocks than before. */
+  freeAgain(): void {
     if (this.#exhausted) this.lend();
   }
 }

@@ -16,6 +16,7 @@ import type {
   PoolInfo,
   ReceiveRequest,
   SnapshotInfo,
+  TrimProgress,
 } from "../core/api.js";
 import {
   method,
@@ -50,6 +51,7 @@ export type {
   ReceiveRequest,
   SnapshotInfo,
   SpaceInfo,
+  TrimProgress,
   VolumeInfo,
 } from "../core/api.js";
 export type { ReceiveView, Served, SnapshotView, VolumeView } from "./view.js";
@@ -107,6 +109,11 @@ export class PandoClient {
 
   check(): Promise<CheckReport> {
     return this.#call("CheckPool", {});
+  }
+
+  /** Until it is done, or nobody reads on. */
+  trim(startBytes: number): AsyncGenerator<TrimProgress> {
+    return this.#stream("TrimPool", { startBytes });
   }
 
   /** The bytes of a copy of the pool's metadata. */

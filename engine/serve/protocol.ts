@@ -175,6 +175,10 @@ export interface UnaryMethods {
 export interface StreamMethods {
   ListVolumes: { request: Empty; response: { volumes: VolumeMessage[] } };
   ListReceives: { request: Empty; response: ReceiveMessage };
+  TrimPool: {
+    request: { startBytes: number };
+    response: { doneBytes: number; sizeBytes: number; trimmedBytes: number };
+  };
   BackUpMetadata: { request: Empty; response: { data: Uint8Array } };
   DiffSnapshots: {
     request: { base: BySnapshot | null; target: BySnapshot | null; startBytes: number };

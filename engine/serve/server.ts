@@ -264,6 +264,7 @@ function streamHandlers(pool: PoolService, places: Places): StreamHandlers {
       const receives = await pool.listReceives();
       return mapLazily(receives, (one) => toReceiveMessage(viewReceive(one, places)));
     },
+    TrimPool: async ({ startBytes }) => pool.trim(startBytes),
     BackUpMetadata: async () => mapAsync(pool.backUpMetadata(), (data) => ({ data })),
     DiffSnapshots: async ({ base, target, startBytes }) => {
       if (target === null) {

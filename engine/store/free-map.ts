@@ -109,6 +109,37 @@ export class FreeMap {
     return runs;
   }
 
+  /**
+   * free -> lent: the free runs from block `from` on, as many as fit, in chunks that it reads until
+   * one is found. `next` is where the search goes on; behind the last block it is over.
+   */
+  takeFree(
+    from: number,
+    { maxRuns, maxBlocks }: { maxRuns: number; maxBlocks: number },
+  ): { runs: BlockRun[]; next: number } {
+    const runs: BlockRun[] = [];
+    let left = maxBlocks;
+    let next = from;
+    for (let reads = 0; next <= this.#dataBlocks && reads < READS_PER_LEND; reads++) {
+      const at = Math.floor(next / BLOCKS_PER_CHUNK);
+      const base = at * BLOCKS_PER_CHUNK;
+      const chunk = this.#chunk(at);
+      while (next < base + BLOCKS_PER_CHUNK) {
+        const first = nextFree(chunk, next - base);
+        const count = Math.min(nextTaken(chunk, first) - first, left);
+        next = base + first;
+        if (count === 0) break;
+        if (runs.length === maxRuns) return { runs, next };
+        this.#move([{ first: next, count }], "free", "lent");
+        appendRun(runs, next, count);
+        next += count;
+        left -= count;
+        if (left === 0) return { runs, next };
+      }
+    }
+    return { runs, next };
+  }
+
   /** lent -> free: what was lent and never written. */
   giveBack(runs: readonly BlockRun[]): void {
     this.#move(runs, "lent", "free");

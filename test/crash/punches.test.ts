@@ -2,10 +2,12 @@
 // and are nobody's until the device has answered. The simulated disk destroys what it takes back.
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import type { TrimProgress } from "../../engine/core/api.js";
 import { native } from "../../native/native.js";
 import type { Client } from "../sim/client.js";
 import {
   addVolume,
+  counters,
   cutPower,
   FEW_BLOCKS,
   finish,
@@ -165,6 +167,102 @@ test("a clean stop waits for the device, and for nothing else", async () => {
   await world.open();
   await client.resume();
   await finish(client);
+});
+
+/** All of it, or until `stop` says so. */
+async function trim(
+  { pool }: Client,
+  startBytes = 0,
+  stop: (progress: TrimProgress) => boolean = () => false,
+): Promise<TrimProgress | null> {
+  let last: TrimProgress | null = null;
+  for await (const progress of pool.trim(startBytes)) {
+    last = progress;
+    if (stop(progress)) break;
+  }
+  return last;
+}
+
+test("a trim gives back all that is free, and nothing else", async () => {
+  const client = await smallPool({ dataBlocks: 400 });
+  const { world } = client;
+  await write(client, "a", 0, 12);
+  await flush(client, "a");
+  await world.run(client.discard("a", { sector: 2, count: 6 }));
+  await world.run(client.checkpoint());
+  assert.is(destroyed(client), 0);
+  const done = await world.run(trim(client));
+  const lent = (await counters(client)).lentBlocks ?? 0;
+  assert.is(done?.value?.trimmedBytes, (400 - 6 - lent) * 4096);
+  assert.is(done?.value?.doneBytes, 400 * 4096);
+  assert.is(destroyed(client), 400 - 6 - lent);
+  const info = await world.run(client.pool.info());
+  assert.is(info?.value.usedBytes, 6 * 4096);
+  await write(client, "a", 0, 20);
+  await flush(client, "a");
+  await cutPower(client, { keep: "random" });
+  await finish(client);
+});
+
+test("a trim goes on where another was cut off, and is alone", async () => {
+  const client = await smallPool();
+  const { world } = client;
+  await write(client, "a", 0, 2 * MANY);
+  for (let at = 0; at < MANY; at++) {
+    await world.run(client.discard("a", { sector: 2 * at, count: 1 }));
+  }
+  await world.run(client.checkpoint());
+  const first = (await world.run(trim(client, 0, () => true)))?.value;
+  assert.ok(first && first.doneBytes > 0);
+  const before = destroyed(client);
+  const second = track(trim(client, first.doneBytes));
+  const third = track(trim(client));
+  await drain(world, PUNCHES);
+  assert.is(third.state, "failed");
+  assert.ok(await ended(world, second));
+  const rest = second.value as TrimProgress;
+  assert.is(destroyed(client), before + rest.trimmedBytes / 4096);
+  await finish(client);
+});
+
+test("a write that finds all that is free at the device waits for it, and does not fail", async () => {
+  const client = await smallPool({ dataBlocks: FEW_BLOCKS + 40 });
+  const { world } = client;
+  await write(client, "a", 0, 30);
+  await world.run(client.snapshot("a", "s"));
+  const trimming = track(trim(client));
+  await drain(world, PUNCHES);
+  const info = track(client.pool.info());
+  assert.ok(await ended(world, info, PUNCHES));
+  assert.is(info.value?.usedBytes, 30 * 4096, "what is at the device is free");
+  const writing = track(client.write("a", { sector: 0, count: 64 }));
+  await drain(world, PUNCHES);
+  assert.is(writing.state, "waiting");
+  assert.ok(await ended(world, writing));
+  assert.is(writing.value, "ok");
+  await drain(world);
+  assert.is(trimming.state, "waiting", "it rests, since a host was at work");
+  world.tick();
+  assert.ok(await ended(world, trimming));
+  await flush(client, "a");
+  await cutPower(client);
+  await finish(client);
+});
+
+test("a trim that the device refuses says so, and a file that keeps its room is not trimmed", async () => {
+  const client = await smallPool();
+  const { world } = client;
+  const trimming = track(trim(client));
+  await drain(world, PUNCHES);
+  await take(world, PUNCHES, EOPNOTSUPP);
+  await drain(world, PUNCHES);
+  assert.is(trimming.state, "failed");
+  assert.match(String(trimming.error), /EOPNOTSUPP/);
+  await write(client, "a", 0, 40);
+  await finish(client);
+  const full = await smallPool({ keepsRoom: true });
+  assert.throws(() => full.pool.trim(0), /has all of its room/);
+  await finish(full);
 });
 
 test.run();

@@ -40,6 +40,8 @@ export interface WorldOptions {
   roomBlocks?: number;
   /** Free blocks go back to the disk. */
   discard?: boolean;
+  /** And never by a trim. */
+  keepsRoom?: boolean;
   /** Of the first journal block: how far from the ring's end the journal begins. */
   firstSequence?: number;
 }
@@ -315,6 +317,7 @@ export class World {
       foldBatch: 2,
       absorb: { from: this.#options.absorbFrom ?? 1000, times: 0, most: 1000 },
       discard: this.#options.discard ?? false,
+      keepsRoom: this.#options.keepsRoom ?? false,
       spaceLevels: [80, 90, 95],
       backups: {
         store: async function* (fixed): AsyncGenerator<Uint8Array> {

@@ -18,6 +18,7 @@ import type {
   ServedSnapshotInfo,
   SessionInfo,
   SnapshotInfo,
+  TrimProgress,
   VolumeInfo,
 } from "../../engine/core/api.js";
 import type { Page } from "../../engine/store/catalogue.js";
@@ -73,6 +74,14 @@ export class FakePool implements PoolService {
 
   async check(): Promise<CheckReport> {
     return this.report;
+  }
+
+  async *trim(startBytes: number): AsyncGenerator<TrimProgress> {
+    for (let doneBytes = startBytes; doneBytes < 4 * 2 ** 30; ) {
+      doneBytes += 2 ** 30;
+      yield { doneBytes, sizeBytes: 4 * 2 ** 30, trimmedBytes: doneBytes - startBytes };
+      if (startBytes === 2 ** 20) throw new PandoError("EIO", "cut off");
+    }
   }
 
   async *backUpMetadata(): AsyncGenerator<Uint8Array> {

@@ -141,6 +141,13 @@ test("pool backup-metadata makes a file that is whole, or none; restore-metadata
   await fails(2, /Not enough/, "pool", "restore-metadata", file);
 });
 
+test("pool trim says how much it gave back, from where it is told to begin", async () => {
+  assert.is(await text("pool", "trim"), "gave 4 GiB back to the device\n");
+  assert.is(await text("pool", "trim", "--start", "3GiB"), "gave 1 GiB back to the device\n");
+  assert.is(((await json("pool", "trim")) as { doneBytes: number }).doneBytes, 4 * 2 ** 30);
+  await fails(1, /cut off/, "pool", "trim", "--start", "1MiB");
+});
+
 test("volume share and unshare", async () => {
   const shared = (await json("volume", "share", "db", "--via", "nvmet")) as {
     sharedVia: string;
@@ -403,7 +410,7 @@ test("numbers as names are names", async () => {
 
 test("help has an example for every verb, and goes to stdout", async () => {
   const verbs = {
-    pool: ["create", "grow", "show", "check", "backup-metadata", "restore-metadata"],
+    pool: ["create", "grow", "show", "trim", "check", "backup-metadata", "restore-metadata"],
     volume: [
       "create",
       "list",

@@ -96,6 +96,10 @@ const MESSAGES: Record<UnaryName | StreamName, { request: object; response: obje
   GrowPool: { request: { sizeBytes: 2 ** 44, sparse: true }, response: POOL },
   BackUpMetadata: { request: {}, response: { data: Buffer.from([1, 2, 3]) } },
   CreateVolume: { request: BY_SIZE, response: VOLUME },
+  TrimPool: {
+    request: { startBytes: 2 ** 41 },
+    response: { doneBytes: 2 ** 42, sizeBytes: 2 ** 43, trimmedBytes: 2 ** 40 },
+  },
   GetVolume: { request: BY_NAME, response: VOLUME },
   ListVolumes: { request: {}, response: { volumes: [VOLUME, { ...VOLUME, name: "b" }] } },
   DeleteVolume: { request: BY_NAME, response: {} },
