@@ -50,7 +50,7 @@ export function addSnapshot(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
         async (args) => {
           const ref = parseSnapshotRef(args.snapshot);
           const found = await withClient(args, (client) =>
-            client.getSnapshot(ref.volume, ref.snapshot),
+            client.getSnapshot(ref.volume, ref.snapshot, { countFreed: true }),
           );
           printResult(args, found, () => describeSnapshot(found));
         },
@@ -123,6 +123,7 @@ function describeSnapshot(snapshot: SnapshotView): string {
     ["uuid", snapshot.uuid],
     ["size", `${formatSize(snapshot.sizeBytes)} (${snapshot.sizeBytes} bytes), read-only`],
     ["created", snapshot.createdAt],
+    ["freed", `${describeFreed(snapshot)}, if it is deleted`],
     ["hosts", snapshot.allowedHosts.length === 0 ? "nobody" : snapshot.allowedHosts],
     ["open", describeSessions(snapshot)],
     ["nqn", snapshot.nqn],

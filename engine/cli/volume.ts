@@ -192,7 +192,9 @@ function addReaders(volume: Argv<GlobalOptions>): Argv<GlobalOptions> {
           .example("$0 volume show db --json | jq -r .nqn", "Its NVMe name"),
       async (args) => {
         requireName(args.name, "volume");
-        const found = await withClient(args, (client) => client.getVolume(args.name));
+        const found = await withClient(args, (client) =>
+          client.getVolume(args.name, { countFreed: true }),
+        );
         printResult(args, volumeJson(found), () => describeVolume(found));
       },
     );

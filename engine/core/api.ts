@@ -21,7 +21,7 @@ export interface SpaceInfo {
   logicalBytes: number;
   /** What comes back if it is deleted. */
   freedByDeleteBytes: number;
-  /** That is an upper bound: what its only child still maps stays. */
+  /** That is an upper bound: what others still map of it stays. */
   freedByDeleteAtMost: boolean;
 }
 
@@ -244,6 +244,11 @@ export interface PoolService {
    * What changed from one snapshot to a later one on the same line: batches of ranges, in order.
    */
   diff(request: DiffRequest): AsyncIterable<ChangedRange[]>;
+  /**
+   * How many bytes deleting it would free, to the block; yields while it counts. Null: it cannot be
+   * said now, as what was deleted before is still on its way.
+   */
+  countFreed(volume: string, snapshot: string | null): AsyncGenerator<undefined, number | null>;
   /** All that is free goes back to the device, from this place on; progress as it comes. */
   trim(startBytes: number): AsyncIterable<TrimProgress>;
 

@@ -3,10 +3,9 @@
 //
 //   own      blocks that the layer owns
 //   shared   mapped by it, owned by another layer
-//   freed    what comes back if it is deleted. Exact for a layer without children: its own, and
-//            that of hidden parents which go with it. A layer with one child gives back what the
-//            child does not map, which is not counted: then it is at most so much. With more
-//            children it is nothing for now.
+//   freed    what comes back if it is deleted. Exact for a layer that nobody else has to do with:
+//            its own, and that of hidden parents which go with it. Where others may map some of it,
+//            it is at most so much; freed-by-delete.ts counts.
 import type { LayerDelta } from "../../native/native.js";
 import type { LayerRecord } from "../store/codec-records.js";
 import { getLayer, listChildren, mappedBlocks } from "../store/layers.js";
@@ -39,7 +38,7 @@ export class LayerSpaces {
     const mapped = mappedBlocks(this.#reader, layer, this.#memo, this.#mapped, (id) =>
       this.#record(id),
     );
-    return { ownBlocks, sharedBlocks: mapped - ownBlocks, ...this.#freedBy(layer) };
+    return { ownBlocks, sharedBlocks: mapped - ownBlocks, ...this.#freedBy(layer, mapped) };
   }
 
   #record(layer: number): LayerRecord {
@@ -54,21 +53,17 @@ export class LayerSpaces {
     return this.#record(layer).ownedBlocks + (this.#owned.get(layer) ?? 0);
   }
 
-  #freedBy(layer: number): { freedBlocks: number; freedAtMost: boolean } {
-    const children = listChildren(this.#reader, layer, 2).length;
-    if (children === 1) return { freedBlocks: this.#own(layer), freedAtMost: true };
-    if (children > 1) return { freedBlocks: 0, freedAtMost: false };
+  #freedBy(layer: number, mapped: number): { freedBlocks: number; freedAtMost: boolean } {
     let freedBlocks = this.#own(layer);
+    let others = listChildren(this.#reader, layer, 1).length;
     for (let { parent } = this.#record(layer); parent !== null; ) {
       const record = this.#record(parent);
       if (record.state !== "hidden") break;
-      const siblings = listChildren(this.#reader, parent, 3).length - 1;
-      if (siblings > 1) break;
       freedBlocks += this.#own(parent);
-      // It is folded into the one that is left.
-      if (siblings === 1) return { freedBlocks, freedAtMost: true };
+      others += listChildren(this.#reader, parent, 2).length - 1;
       parent = record.parent;
     }
-    return { freedBlocks, freedAtMost: false };
+    if (others === 0) return { freedBlocks, freedAtMost: false };
+    return { freedBlocks: Math.min(freedBlocks, mapped), freedAtMost: true };
   }
 }

@@ -15,6 +15,7 @@ import {
   createVolume,
   deleteSnapshot,
   deleteVolume,
+  getSnapshot,
   getSpaceRecord,
   getVolume,
   type Page,
@@ -57,6 +58,7 @@ import { Checkpointer } from "./checkpointer.js";
 import { DataPath } from "./data-path.js";
 import { diffSnapshots } from "./diff.js";
 import { VolumeExports } from "./exports.js";
+import { countFreed } from "./freed-by-delete.js";
 import { type GrowingPlace, type GrowRequest, Growth } from "./growth.js";
 import { type HostNews, Hosts } from "./hosts.js";
 import { type LimitsChange, limitsOf, nativeLimits, requireLimits, withLimits } from "./limits.js";
@@ -492,6 +494,20 @@ export class Pool implements PoolService {
     const { blockSizeBytes } = this.#superblock;
     const checkpoint = () => this.#checkpointer.run();
     return diffSnapshots({ store: this.#store, blockSizeBytes, checkpoint }, request);
+  }
+
+  async *countFreed(
+    volume: string,
+    snapshot: string | null,
+  ): AsyncGenerator<undefined, number | null> {
+    this.#assertOpen();
+    const checkpoint = () => this.#checkpointer.run();
+    const blocks = yield* countFreed({ store: this.#store, checkpoint }, () =>
+      snapshot === null
+        ? getVolume(this.#store, volume).layer
+        : getSnapshot(this.#store, volume, snapshot).layer,
+    );
+    return blocks === null ? null : blocks * this.#superblock.blockSizeBytes;
   }
 
   trim(startBytes: number): AsyncIterable<TrimProgress> {

@@ -125,8 +125,9 @@ export class PandoClient {
     return fromVolumeMessage(await this.#call("CreateVolume", { name, sizeBytes }));
   }
 
-  async getVolume(name: string): Promise<VolumeView> {
-    return fromVolumeMessage(await this.#call("GetVolume", { name }));
+  /** `countFreed`: what deleting it would free is counted, not bounded. */
+  async getVolume(name: string, { countFreed = false } = {}): Promise<VolumeView> {
+    return fromVolumeMessage(await this.#call("GetVolume", { name, countFreed }));
   }
 
   async listVolumes(): Promise<VolumeView[]> {
@@ -170,8 +171,12 @@ export class PandoClient {
     return fromVolumeMessage(await this.#call("RollbackVolume", { volume, snapshot }));
   }
 
-  async getSnapshot(volume: string, snapshot: string): Promise<SnapshotView> {
-    return fromSnapshotMessage(await this.#call("GetSnapshot", { volume, snapshot }));
+  async getSnapshot(
+    volume: string,
+    snapshot: string,
+    { countFreed = false } = {},
+  ): Promise<SnapshotView> {
+    return fromSnapshotMessage(await this.#call("GetSnapshot", { volume, snapshot, countFreed }));
   }
 
   createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo> {

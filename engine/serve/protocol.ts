@@ -132,7 +132,7 @@ export interface UnaryMethods {
   GrowPool: { request: { sizeBytes: number; sparse: boolean }; response: PoolMessage };
   CheckPool: { request: Empty; response: CheckReportMessage };
   CreateVolume: { request: { name: string; sizeBytes: number }; response: VolumeMessage };
-  GetVolume: { request: ByName; response: VolumeMessage };
+  GetVolume: { request: ByName & { countFreed: boolean }; response: VolumeMessage };
   DeleteVolume: { request: ByName; response: Empty };
   ResizeVolume: { request: { name: string; sizeBytes: number }; response: VolumeMessage };
   CloneVolume: { request: { source: OriginMessage | null; name: string }; response: VolumeMessage };
@@ -146,7 +146,10 @@ export interface UnaryMethods {
   };
   RollbackVolume: { request: BySnapshot; response: VolumeMessage };
   CreateSnapshot: { request: BySnapshot; response: SnapshotMessage };
-  GetSnapshot: { request: BySnapshot; response: ServedSnapshotMessage };
+  GetSnapshot: {
+    request: BySnapshot & { countFreed: boolean };
+    response: ServedSnapshotMessage;
+  };
   CreateSnapshots: {
     request: { snapshots: BySnapshot[] };
     response: { snapshots: SnapshotMessage[] };

@@ -19,7 +19,7 @@ import { requireName } from "../base/name.js";
 import { checkHostNqn } from "../base/nqn.js";
 import { quote } from "../base/quote.js";
 import { checkWholeBlocks } from "../base/size.js";
-import type { Limits, PoolService, SnapshotInfo, VolumeInfo } from "../core/api.js";
+import type { Limits, PoolService, SnapshotInfo, SpaceInfo, VolumeInfo } from "../core/api.js";
 import {
   type StreamMethods,
   type StreamName,
@@ -125,9 +125,10 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
       checkSize(sizeBytes);
       return reply(await pool.createVolume(name, sizeBytes));
     },
-    GetVolume: async ({ name }) => {
+    GetVolume: async ({ name, countFreed }) => {
       requireName(name, "volume");
-      return reply(await pool.getVolume(name));
+      const volume = await pool.getVolume(name);
+      return reply(countFreed ? await counted(volume, pool.countFreed(name, null)) : volume);
     },
     DeleteVolume: async ({ name }) => {
       requireName(name, "volume");
@@ -181,10 +182,12 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
       requireName(snapshot, "snapshot");
       return pool.createSnapshot(volume, snapshot);
     },
-    GetSnapshot: async ({ volume, snapshot }) => {
+    GetSnapshot: async ({ volume, snapshot, countFreed }) => {
       requireName(volume, "volume");
       requireName(snapshot, "snapshot");
-      return toSnapshotMessage(viewSnapshot(await pool.getSnapshot(volume, snapshot), places));
+      const found = await pool.getSnapshot(volume, snapshot);
+      const info = countFreed ? await counted(found, pool.countFreed(volume, snapshot)) : found;
+      return toSnapshotMessage(viewSnapshot(info, places));
     },
     CreateSnapshots: async ({ snapshots }) => {
       for (const { volume, snapshot } of snapshots) {
@@ -365,6 +368,21 @@ function drained<Request, Response>(call: ServerWritableStream<Request, Response
 async function* inTurns<T>(batches: AsyncIterable<T[]>): AsyncGenerator<{ ranges: T[] }> {
   for await (const ranges of batches) {
     yield { ranges };
+    await othersTurn();
+  }
+}
+
+/** What deleting it frees, counted; others have their turn meanwhile. */
+async function counted<T extends SpaceInfo>(
+  info: T,
+  counting: AsyncGenerator<undefined, number | null>,
+): Promise<T> {
+  for (;;) {
+    const { done, value } = await counting.next();
+    if (done && typeof value === "number") {
+      return { ...info, freedByDeleteBytes: value, freedByDeleteAtMost: false };
+    }
+    if (done) return info;
     await othersTurn();
   }
 }

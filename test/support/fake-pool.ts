@@ -76,6 +76,14 @@ export class FakePool implements PoolService {
     return this.report;
   }
 
+  async *countFreed(
+    _volume: string,
+    snapshot: string | null,
+  ): AsyncGenerator<undefined, number | null> {
+    yield;
+    return snapshot === null ? 0 : 12_288;
+  }
+
   async *trim(startBytes: number): AsyncGenerator<TrimProgress> {
     for (let doneBytes = startBytes; doneBytes < 4 * 2 ** 30; ) {
       doneBytes += 2 ** 30;

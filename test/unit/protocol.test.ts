@@ -100,7 +100,7 @@ const MESSAGES: Record<UnaryName | StreamName, { request: object; response: obje
     request: { startBytes: 2 ** 41 },
     response: { doneBytes: 2 ** 42, sizeBytes: 2 ** 43, trimmedBytes: 2 ** 40 },
   },
-  GetVolume: { request: BY_NAME, response: VOLUME },
+  GetVolume: { request: { ...BY_NAME, countFreed: true }, response: VOLUME },
   ListVolumes: { request: {}, response: { volumes: [VOLUME, { ...VOLUME, name: "b" }] } },
   DeleteVolume: { request: BY_NAME, response: {} },
   ResizeVolume: { request: BY_SIZE, response: VOLUME },
@@ -116,7 +116,7 @@ const MESSAGES: Record<UnaryName | StreamName, { request: object; response: obje
   RollbackVolume: { request: BY_SNAPSHOT, response: VOLUME },
   CreateSnapshot: { request: BY_SNAPSHOT, response: SNAPSHOT },
   GetSnapshot: {
-    request: BY_SNAPSHOT,
+    request: { ...BY_SNAPSHOT, countFreed: true },
     response: {
       snapshot: SNAPSHOT,
       allowedHosts: VOLUME.allowedHosts,
