@@ -87,12 +87,15 @@ function say(text) {
 
 function hasTools() {
   const cmake = spawnSync("cmake", ["--version"]).status === 0;
-  return cmake && existsSync("/usr/include/liburing.h");
+  const headers = ["liburing.h", "openssl/ssl.h"];
+  return cmake && headers.every((file) => existsSync(`/usr/include/${file}`));
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   if (process.argv.includes("--if-possible") && !hasTools()) {
-    say("native addon left out: cmake or liburing-dev is missing (npm start tells how to get it)");
+    say(
+      "native addon left out: cmake, liburing-dev or libssl-dev is missing (npm start tells how to get it)",
+    );
   } else {
     try {
       buildAddon();

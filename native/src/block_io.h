@@ -95,6 +95,7 @@ struct OpenRequest {
   std::string name;      // NVMe: subsystem NQN; NBD: export name; ublk: volume name
   std::string host_nqn;  // NVMe only
   std::string peer;      // for logs: address of the other side
+  bool secure = false;   // NVMe: over TLS, with a key of this host's
 };
 
 struct OpenResult {
@@ -119,9 +120,24 @@ struct AuthAnswer {
   std::vector<std::byte> message;  // for the host, if it wished for one
 };
 
+/// A connection begins with TLS: which key is it about?
+struct TlsHello {
+  std::string peer;
+  std::vector<std::byte> hello;  // the ClientHello, from its handshake header on
+};
+
+struct TlsKey {
+  std::string identity;  // that of the ClientHello that was chosen; empty: there is no key
+  bool sha384 = false;   // else SHA-256: with which hash, and so which cipher, it is used
+  std::vector<std::byte> secret;
+  std::string host_nqn;  // to whom it belongs, and for what
+  std::string subsystem_nqn;
+};
+
 /// One subsystem that a host may connect to.
 struct ExportEntry {
-  std::string name;  // NVMe: subsystem NQN; NBD: volume name
+  std::string name;     // NVMe: subsystem NQN; NBD: volume name
+  bool secure = false;  // NVMe: over TLS only
 };
 
 /// Finds and opens volumes for front ends; answered by the control plane. One open() is balanced by
@@ -141,6 +157,10 @@ class Exports {
   virtual void authenticate(AuthStep, std::function<void(AuthAnswer)> done) { done({}); }
   /// A connection that has begun to authenticate has gone.
   virtual void authentication_ended(uint64_t) {}
+  /// Answered as open() is.
+  virtual void tls_key(TlsHello, std::function<void(TlsKey)> done) { done({}); }
+  /// For logs: why the connection of this peer is ended.
+  virtual void refused(std::string /*peer*/, std::string /*reason*/) {}
 };
 
 }  // namespace pando

@@ -87,6 +87,7 @@ void Connection::set_connect_timer() {
 void Connection::close() {
   if (state_ == State::kClosed) return;
   const bool detach = state_ != State::kTerminating && controller_ != nullptr;
+  if (tls_ != nullptr && state_ != State::kTerminating) say_goodbye();
   state_ = State::kClosed;
   ::shutdown(fd_, SHUT_RDWR);
   if (receiving_) target_.reactor().ring().cancel(&receive_op_);
@@ -121,14 +122,18 @@ void Connection::drain_alone() {
 }
 
 void Connection::check_finished() {
-  if (state_ != State::kClosed || retired_ || receiving_ || processing_ || send_queue_.sending() ||
-      executing_ > 0) {
+  if (state_ != State::kClosed || retired_ || receiving_ || processing_ || awaiting_tls_key_ ||
+      send_queue_.sending() || executing_ > 0) {
     return;
   }
   retired_ = true;
   // What nobody will answer any more gives its memory back.
   for (const auto& command : commands_) {
     if (command->state != Command::State::kFree) release(*command);
+  }
+  if (tls_bytes_ > 0) {
+    target_.tls_budget().give(secure_host_, tls_bytes_);
+    target_.tls_budget().ended(secure_host_);
   }
   if (controller_ != nullptr) target_.budget().ended(controller_->settings().host_nqn);
   if (authentication_known_) target_.exports().authentication_ended(id_);

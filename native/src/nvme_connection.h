@@ -10,6 +10,9 @@
 // may be behind what cannot be taken. A peer that owes data and sends nothing is put out, and so is
 // one that sends more commands than its queue holds in place of it. A connection outlives its
 // socket until the volume has finished with its last buffer.
+//
+// What comes first says whether it is TLS (nvme_secure.cc): then the bytes that PDUs are taken from
+// are what has been decrypted, and the rest is the same.
 #pragma once
 
 #include <array>
@@ -24,6 +27,7 @@
 #include "nvme_listener.h"
 #include "nvme_pdu.h"
 #include "nvme_send_queue.h"
+#include "nvme_tls.h"
 #include "reactor.h"
 
 namespace pando::nvme {
@@ -76,6 +80,11 @@ class Connection final : private SendQueue::Listener {
   /// It need not authenticate, or has.
   bool trusted() const { return trusted_; }
 
+  /// Over TLS; then a Connect has to name these two.
+  bool secure() const { return tls_ != nullptr; }
+  const std::string& secure_host() const { return secure_host_; }
+  const std::string& secure_subsystem() const { return secure_subsystem_; }
+
   Target& target() { return target_; }
   Controller* controller() { return controller_; }
   uint64_t id() const { return id_; }
@@ -99,6 +108,7 @@ class Connection final : private SendQueue::Listener {
   void arm_receive();
   void on_received(int32_t result);
   void process();
+  bool takes_more() const;
   bool step();
   bool step_header();
   void step_skip();
@@ -116,6 +126,15 @@ class Connection final : private SendQueue::Listener {
   void grow_receive_buffer();
   bool awaits_data() const;
   void watch_receiving();
+
+  // TLS (nvme_secure.cc)
+  bool settle_transport();
+  void begin_tls();
+  void advance_tls();
+  void take_tls_key(TlsKey key);
+  bool decrypt();
+  void refuse_transport(const std::string& reason);
+  void say_goodbye();
 
   // Commands (nvme_connection.cc)
   Status plan_transfer(Command& command, uint32_t capsule_bytes) const;
@@ -159,6 +178,15 @@ class Connection final : private SendQueue::Listener {
   bool trusted_ = false;
   bool authentication_known_ = false;  // the control plane has something of it
   bool authenticating_ = false;
+
+  // TLS: null and empty on a plain connection
+  bool transport_settled_ = false;
+  bool awaiting_tls_key_ = false;
+  uint32_t tls_bytes_ = 0;  // charged to secure_host_
+  std::unique_ptr<TlsStream> tls_;
+  Buffer ciphertext_;
+  std::string secure_host_;
+  std::string secure_subsystem_;
 
   // Receiving
   RingOp receive_op_;

@@ -26,6 +26,7 @@ struct ControllerSettings {
   BlockVolume* volume = nullptr;  // null: a discovery controller
   uint32_t keep_alive_ms = 0;     // 0: none
   bool authenticate = false;      // each queue, before it gets anything
+  bool secure = false;            // over TLS, each queue of it
 };
 
 /// Counted by the I/O path, told in the SMART log.

@@ -18,6 +18,8 @@ constexpr uint8_t kFamilyIpv4 = 1;
 constexpr uint8_t kFamilyIpv6 = 2;
 constexpr uint8_t kSubsystemNvm = 2;
 constexpr uint8_t kNoSqFlowControl = 1 << 2;  // TREQ: may be disabled
+constexpr uint8_t kSecureRequired = 1;        // TREQ: a secure channel is
+constexpr uint8_t kTls13 = 2;                 // TSAS of TCP: SECTYPE
 
 template <size_t Size>
 void put_string(char (&field)[Size], std::string_view text) {
@@ -29,7 +31,7 @@ uint64_t generation_of(const std::vector<ExportEntry>& entries) {
   uint64_t hash = 0xCBF29CE484222325;  // FNV-1a
   for (const ExportEntry& entry : entries) {
     for (const char c : entry.name) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001B3;
-    hash = (hash ^ 0xFF) * 0x100000001B3;
+    hash = (hash ^ (entry.secure ? 0xFEu : 0xFFu)) * 0x100000001B3;
   }
   return hash;
 }
@@ -74,7 +76,12 @@ Reply write_log(Controller& controller, Command& command, const LogWindow& windo
     const uint64_t place = index % places.size();
     DiscoveryEntry entry =
         entry_at(places[place], static_cast<uint16_t>(place + 1), options.max_queue_entries);
-    put_string(entry.subsystem_nqn, entries[index / places.size()].name);
+    const ExportEntry& listed = entries[index / places.size()];
+    put_string(entry.subsystem_nqn, listed.name);
+    if (listed.secure || options.tls == TlsMode::kRequired) {
+      entry.requirements |= kSecureRequired;
+      entry.transport_specific[0] = kTls13;
+    }
     put_log_piece(command, window, at, &entry, sizeof(entry));
   }
   return {Status::kSuccess, 0, window.bytes};

@@ -62,7 +62,7 @@ void make_controller(Command& command, const ConnectRequest& request, const Open
   if (connection.may_become_queue()) {
     controller = target.make_controller({request.subsystem_nqn, request.host_nqn, request.host_id,
                                          connection.peer(), open.volume, request.keep_alive_ms,
-                                         open.authenticate});
+                                         open.authenticate, connection.secure()});
   }
   if (controller == nullptr) {
     if (open.volume != nullptr) {
@@ -100,7 +100,8 @@ void connect_admin(Command& command, ConnectRequest request) {
   if (request.subsystem_nqn == kDiscoveryNqn) return make_controller(command, request, {});
   connection.set_applicant(request.subsystem_nqn, request.host_nqn);
   // The command keeps its connection until it is answered.
-  OpenRequest open{FrontEnd::kNvmeTcp, request.subsystem_nqn, request.host_nqn, connection.peer()};
+  OpenRequest open{FrontEnd::kNvmeTcp, request.subsystem_nqn, request.host_nqn, connection.peer(),
+                   connection.secure()};
   connection.target().exports().open(std::move(open),
                                      [&command, request = std::move(request)](OpenResult result) {
                                        finish_open(command, request, result);
@@ -119,6 +120,9 @@ void connect_io(Command& command, const ConnectRequest& request) {
   if (controller->settings().host_nqn != request.host_nqn ||
       controller->settings().host_id != request.host_id) {
     return refuse_parameter(command, kWrongHost);
+  }
+  if (controller->settings().secure != command.connection->secure()) {
+    return refuse(command, Status::kConnectInvalidHost);
   }
   if (request.queue.queue_id > target.options().max_io_queues) {
     return refuse_parameter(command, kWrongQueueId);
@@ -156,6 +160,15 @@ void connect(Command& command) {
   request.queue.entries = static_cast<uint16_t>(last_entry + 1);
   if (request.subsystem_nqn.empty()) return refuse_parameter(command, kWrongSubsystem);
   if (request.host_nqn.empty()) return refuse_parameter(command, kWrongHost);
+  const Connection& connection = *command.connection;
+  if (connection.secure()) {  // TCP 3.6.1.3: the identity of the key names both
+    if (request.host_nqn != connection.secure_host()) {
+      return refuse(command, Status::kConnectInvalidHost);
+    }
+    if (request.subsystem_nqn != connection.secure_subsystem()) {
+      return refuse_parameter(command, kWrongSubsystem);
+    }
+  }
 
   if (request.queue.queue_id == 0) {
     connect_admin(command, std::move(request));

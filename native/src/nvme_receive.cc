@@ -30,7 +30,12 @@ T read_header(const std::byte* bytes) {
 
 void Connection::arm_receive() {
   if (receiving_ || paused_ || draining_ || state_ == State::kClosed) return;
+  if (tls_ != nullptr && awaiting_tls_key_) return;
   receiving_ = true;
+  if (tls_ != nullptr) {
+    return target_.reactor().ring().recv(&receive_op_, fd_, ciphertext_.data(),
+                                         static_cast<uint32_t>(ciphertext_.capacity()), 0);
+  }
   receiving_direct_ =
       phase_ == Phase::kData && data_left_ >= kDirectReceiveBytes && available() == 0;
   if (receiving_direct_) {
@@ -58,26 +63,36 @@ void Connection::on_received(int32_t result) {
     return arm_receive();
   }
   received_bytes_ += static_cast<uint64_t>(result);
+  if (tls_ != nullptr) {
+    tls_->feed(ciphertext_.data(), static_cast<size_t>(result));
+    return advance_tls();
+  }
   if (receiving_direct_) {
     data_offset_ += static_cast<uint32_t>(result);
     data_left_ -= static_cast<uint32_t>(result);
   } else {
     receive_end_ += static_cast<size_t>(result);
   }
+  if (!transport_settled_ && !settle_transport()) return;
   process();
 }
 
 void Connection::process() {
   if (processing_) return;  // a reply inside this loop made room; the loop goes on by itself
   processing_ = true;
-  while (!paused_ && !draining_ &&
-         (state_ == State::kFresh || state_ == State::kNegotiated || state_ == State::kLive)) {
-    if (!step()) break;
-  }
+  do {
+    while (takes_more() && step()) {
+    }
+  } while (tls_ != nullptr && takes_more() && decrypt());
   processing_ = false;
   if (state_ == State::kClosed) return check_finished();
   arm_receive();
   send_queue_.flush();
+}
+
+bool Connection::takes_more() const {
+  return !paused_ && !draining_ &&
+         (state_ == State::kFresh || state_ == State::kNegotiated || state_ == State::kLive);
 }
 
 void Connection::resume() {

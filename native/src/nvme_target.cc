@@ -11,6 +11,7 @@
 #include "assert.h"
 #include "nvme_connection.h"
 #include "nvme_controller.h"
+#include "nvme_tls.h"
 
 namespace pando::nvme {
 namespace {
@@ -37,6 +38,7 @@ void check_options(const TargetOptions& options) {
   require(options.host_buffer_bytes >= 2 * kMaxIoBytes &&
               options.buffer_bytes >= options.host_buffer_bytes,
           "host_buffer_bytes is less than 2 MiB, or more than buffer_bytes");
+  require(options.tls_bytes >= options.tls_host_bytes, "tls_host_bytes is more than tls_bytes");
   require(options.max_queue_entries >= 32, "max_queue_entries is less than 32");
   require(options.max_io_queues >= 1, "max_io_queues is 0");
   require(options.keep_alive_granularity_ms >= 100, "keep_alive_granularity_ms is less than 100");
@@ -49,8 +51,10 @@ Target::Target(Reactor& reactor, Exports& exports, TargetOptions options)
       exports_(exports),
       options_(std::move(options)),
       fences_(reactor),
-      budget_(reactor, {options_.buffer_bytes, options_.host_buffer_bytes}) {
+      budget_(reactor, {options_.buffer_bytes, options_.host_buffer_bytes}),
+      tls_budget_(reactor, {options_.tls_bytes, options_.tls_host_bytes}) {
   check_options(options_);
+  if (options_.tls != TlsMode::kOff) tls_ = std::make_unique<TlsContext>();
 }
 
 Target::~Target() {
@@ -172,7 +176,7 @@ std::vector<Session> Target::sessions() const {
     if (controller->discovery()) continue;
     sessions.push_back({settings.subsystem_nqn, settings.host_nqn, settings.peer, id,
                         controller->io_queues(), reactor_.now_ms() - controller->made_ms(),
-                        settings.authenticate && controller->trusted()});
+                        settings.authenticate && controller->trusted(), settings.secure});
   }
   return sessions;
 }

@@ -23,18 +23,25 @@ namespace pando::nvme {
 
 class Connection;
 class Controller;
+class TlsContext;
 struct ControllerSettings;
+
+/// Plain connections are told from TLS by their first byte.
+enum class TlsMode : uint8_t { kOff, kAllowed, kRequired };
 
 struct TargetOptions {
   std::vector<Place> listen = {{"127.0.0.1", 4420}};  // port 0: any that is free
   /// What discovery tells hosts; empty: the address and port that they came to.
   std::vector<Place> advertised;
+  TlsMode tls = TlsMode::kAllowed;  // a host with a key has to use it, whatever this says
 
   uint32_t max_connections = 8192;
   uint32_t max_host_connections = 1024;
   uint32_t max_fresh_connections = 512;      // before their Connect is answered
   uint64_t buffer_bytes = 256ull << 20;      // what all connections' commands may hold
   uint64_t host_buffer_bytes = 64ull << 20;  // and one host's
+  uint64_t tls_bytes = 256ull << 20;         // what all TLS streams may hold beside that
+  uint64_t tls_host_bytes = 64ull << 20;     // and one host's
   uint16_t max_queue_entries = 128;
   uint16_t max_io_queues = 16;
   uint32_t max_data_bytes = kMaxIoBytes;        // of one command, a power of two >= 4096
@@ -59,6 +66,7 @@ struct Session {
   uint16_t io_queues = 0;
   uint64_t connected_ms = 0;  // for how long
   bool authenticated = false;
+  bool secure = false;  // over TLS
 };
 
 class Target {
@@ -92,9 +100,12 @@ class Target {
   // For connections and controllers.
   Reactor& reactor() { return reactor_; }
   Budget& budget() { return budget_; }
+  /// Apart, so that connections cannot take the room that their commands need.
+  Budget& tls_budget() { return tls_budget_; }
   /// Whether the host may have one more queue.
   bool has_room_for(const std::string& host_nqn) const;
   Exports& exports() { return exports_; }
+  TlsContext& tls() { return *tls_; }
   const TargetOptions& options() const { return options_; }
   /// The ids of the controllers of a subsystem, in order.
   std::vector<uint16_t> controllers_of(const std::string& subsystem_nqn) const;
@@ -129,6 +140,8 @@ class Target {
   std::vector<std::unique_ptr<Controller>> dead_controllers_;
   Fences fences_;
   Budget budget_;
+  Budget tls_budget_;
+  std::unique_ptr<TlsContext> tls_;  // null where TLS is off
 };
 
 }  // namespace pando::nvme

@@ -12,6 +12,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -124,7 +125,8 @@ class FakeExports final : public Exports {
     const auto found = volumes.find(request.name);
     if (found == volumes.end()) {
       result.status = OpenStatus::kNotFound;
-    } else if (denied_hosts.contains(request.host_nqn)) {
+    } else if (denied_hosts.contains(request.host_nqn) ||
+               (secure_hosts.contains(request.host_nqn) && !request.secure)) {
       result.status = OpenStatus::kDenied;
     } else if (busy) {
       result.status = OpenStatus::kBusy;
@@ -143,7 +145,9 @@ class FakeExports final : public Exports {
             std::function<void(std::vector<ExportEntry>)> done) override {
     std::vector<ExportEntry> entries;
     if (!denied_hosts.contains(host_nqn)) {
-      for (const auto& [name, volume] : volumes) entries.push_back({name});
+      for (const auto& [name, volume] : volumes) {
+        entries.push_back({name, secure_hosts.contains(host_nqn)});
+      }
     }
     reactor_.add_timer(0, [done = std::move(done), entries] { done(entries); });
   }
@@ -164,12 +168,31 @@ class FakeExports final : public Exports {
   }
   void authentication_ended(uint64_t connection) override { authentications.erase(connection); }
 
+  /// Takes it for one of these keys if their identity is anywhere in it.
+  void tls_key(TlsHello hello, std::function<void(TlsKey)> done) override {
+    last_hello = hello.hello;
+    const std::string_view text(reinterpret_cast<const char*>(hello.hello.data()),
+                                hello.hello.size());
+    TlsKey found;
+    for (const TlsKey& key : tls_keys) {
+      if (text.find(key.identity) != std::string_view::npos) found = key;
+    }
+    if (tls_key_delay_ms == 0) return done(found);
+    reactor_.add_timer(tls_key_delay_ms, [done = std::move(done), found] { done(found); });
+  }
+  void refused(std::string, std::string reason) override { refusals.push_back(reason); }
+
+  std::vector<TlsKey> tls_keys;
+  uint64_t tls_key_delay_ms = 0;
+  std::vector<std::byte> last_hello;
+  std::vector<std::string> refusals;
   std::map<std::string, std::unique_ptr<RamVolume>> volumes;
   bool authenticate_hosts = false;
   std::set<std::string> guarded_hosts;
   uint64_t auth_delay_ms = 0;
   std::map<uint64_t, std::string> authentications;  // what each connection said last
   std::set<std::string> denied_hosts;
+  std::set<std::string> secure_hosts;  // have to use TLS
   bool busy = false;
   uint64_t open_delay_ms = 0;
   int64_t open_count = 0;

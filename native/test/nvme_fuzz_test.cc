@@ -266,7 +266,16 @@ struct Table {
 class Fuzzer {
  public:
   explicit Fuzzer(uint64_t seed) : random_(seed), target_(options(), 4 << 20) {
-    target_.on_reactor([&](auto&) { target_.exports.guarded_hosts.insert(kGuardedHost); });
+    target_.on_reactor([&](auto&) {
+      target_.exports.guarded_hosts.insert(kGuardedHost);
+      TlsKey key;
+      key.identity = tls_.identity;
+      key.secret.assign(tls_.secret.size(), std::byte{7});
+      key.host_nqn = kHostNqn;
+      key.subsystem_nqn = kVolumeNqn;
+      target_.exports.tls_keys.push_back(key);
+    });
+    hello_ = TlsClient(-1, tls_).hello();
     for (CapturedConnection& connection : read_capture(kCapture)) {
       if (!connection.empty()) recorded_.push_back(std::move(connection));
     }
@@ -286,6 +295,7 @@ class Fuzzer {
     }
     CHECK(target_.eventually([&](auto&) { return target_.exports.open_count == 1; }));
     CHECK(target_.eventually([](nvme::Target& t) { return t.budget().used_bytes() == 0; }));
+    CHECK(target_.eventually([](nvme::Target& t) { return t.tls_budget().used_bytes() == 0; }));
     // Whose host has gone is gone, whatever it was waiting for: the witness's two buffers are left.
     CHECK(target_.eventually(
         [](nvme::Target& t) { return t.reactor().buffers().in_use_bytes() <= 2 * 64 * 1024; }));
@@ -303,6 +313,7 @@ class Fuzzer {
   }
 
   void attack() {
+    if (below(random_, 16) == 0) return attack_tls();
     const Digests digests{below(random_, 4) == 0, below(random_, 4) == 0};
     const auto stage = static_cast<Stage>(below(random_, kStages.size() + 1));
     // Sometimes the control plane takes its time, and the attack goes on meanwhile.
@@ -325,6 +336,28 @@ class Fuzzer {
     torment(host, stage);
   }
 
+  /// What is not TLS, and what has been; or, past the handshake, PDUs and records of no sort.
+  void attack_tls() {
+    Host host(target_.port());
+    const bool inside = below(random_, 2) == 0;
+    if (inside && !CHECK(host.secure(tls_))) return;
+    Victim victim(host, Stage::kFresh);
+    const CapturedConnection& recorded = recorded_[below(random_, recorded_.size())];
+    size_t at = 0;
+    for (uint64_t i = 0; i < kCasesPerConnection / 2; ++i, ++cases_) {
+      if (inside && below(random_, 8) != 0) {
+        if (!victim.send(next_pdu(random_, victim, recorded, at))) return;
+        continue;
+      }
+      Bytes bytes = hello_;
+      change_bytes(random_, bytes, bytes.size());
+      if (inside) bytes[0] = static_cast<std::byte>(20 + below(random_, 5));  // of any type
+      if (below(random_, 3) == 0) bytes.resize(1 + below(random_, bytes.size()));
+      if (::send(host.fd(), bytes.data(), bytes.size(), MSG_NOSIGNAL) <= 0) return;
+      if (!inside && i > 2) return;
+    }
+  }
+
   void torment(Host& host, Stage stage) {
     Victim victim(host, stage);
     const CapturedConnection& recorded = recorded_[below(random_, recorded_.size())];
@@ -337,6 +370,8 @@ class Fuzzer {
   }
 
   Random random_;
+  const TlsClientOptions tls_{"NVMe0R01 fuzz", std::vector<unsigned char>(32, 7)};
+  Bytes hello_;
   TargetThread target_;
   std::vector<CapturedConnection> recorded_;
   Table table_;

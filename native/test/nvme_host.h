@@ -20,6 +20,7 @@
 #include "nvme_identify_data.h"
 #include "nvme_pdu.h"
 #include "nvme_spec.h"
+#include "tls_client.h"
 
 namespace pando::test {
 
@@ -81,7 +82,15 @@ class Host {
 
   int fd() const { return fd_; }
 
+  /// From here on all that is said goes through TLS. False: the handshake failed.
+  bool secure(const TlsClientOptions& options) {
+    tls_ = std::make_unique<TlsClient>(fd_, options);
+    return tls_->handshake();
+  }
+  TlsClient& tls() { return *tls_; }
+
   bool send_bytes(const void* data, size_t size) {
+    if (tls_ != nullptr) return tls_->send(data, size);
     const auto* at = static_cast<const std::byte*>(data);
     while (size > 0) {
       const ssize_t sent = ::send(fd_, at, size, MSG_NOSIGNAL);
@@ -95,6 +104,7 @@ class Host {
   }
 
   bool receive_bytes(void* data, size_t size) {
+    if (tls_ != nullptr) return tls_->receive(data, size);
     auto* at = static_cast<std::byte*>(data);
     while (size > 0) {
       const ssize_t got = ::recv(fd_, at, size, 0);
@@ -426,6 +436,7 @@ class Host {
   }
 
   int fd_ = -1;
+  std::unique_ptr<TlsClient> tls_;
   Digests digests_;
   uint32_t alignment_ = 4;
   uint32_t max_h2c_bytes_ = 0;
