@@ -81,6 +81,8 @@ export type PoolEvent =
       name: string;
       hostNqn: string;
       peer: string;
+      /** Over TLS, with a key of this host's. */
+      tls: boolean;
     }
   | { type: "close"; frontEnd: FrontEnd; volume: number; hostNqn: string }
   | { type: "list"; token: number; frontEnd: FrontEnd; hostNqn: string }
@@ -96,7 +98,11 @@ export type PoolEvent =
       message: Uint8Array | null;
     }
   /** A connection that had begun to authenticate has gone. */
-  | { type: "authEnd"; connection: number };
+  | { type: "authEnd"; connection: number }
+  /** A connection begins with TLS: its ClientHello, from the handshake header on. */
+  | { type: "tlsKey"; token: number; peer: string; hello: Uint8Array }
+  /** For logs: a connection is ended. */
+  | { type: "refused"; peer: string; reason: string };
 
 export interface VolumeOpenOptions {
   id: number;
@@ -251,6 +257,22 @@ export interface TargetListenOptions {
   listen: TargetPlace[];
   /** What discovery tells hosts; empty: what the host came to. */
   advertised: TargetPlace[];
+  tls: TargetTls;
+}
+
+/** TLS at the target; see the `targetTls` setting. */
+export type TargetTls = "off" | "allowed" | "required";
+
+/** The key of one handshake. */
+export interface TlsKeyAnswer {
+  /** As the ClientHello has it. */
+  identity: string;
+  /** Else SHA-256: the hash of its cipher suite. */
+  sha384: boolean;
+  secret: Uint8Array;
+  /** Whose it is, and for what: Connect has to name the same. */
+  hostNqn: string;
+  subsystemNqn: string;
 }
 
 /** A host's controller at the target. */
@@ -262,6 +284,7 @@ export interface TargetSession {
   ioQueues: number;
   /** It has proved who it is. */
   authenticated: boolean;
+  tls: boolean;
   connectedMs: number;
 }
 
@@ -391,8 +414,13 @@ export interface Addon {
    * failure the queue ends.
    */
   exportsAnswerAuth(pool: number, token: number, verdict: number, message: Uint8Array | null): void;
-  /** Answers a "list" event: NQNs for nvme-tcp, volume names for nbd. */
-  exportsAnswerList(pool: number, token: number, names: string[]): void;
+  /**
+   * Answers a "list" event: NQNs for nvme-tcp, volume names for nbd; `tls`: the host is told that
+   * it has to use it.
+   */
+  exportsAnswerList(pool: number, token: number, names: string[], tls: boolean): void;
+  /** Answers a "tlsKey" event; null: there is no key for it. */
+  exportsAnswerTlsKey(pool: number, token: number, key: TlsKeyAnswer | null): void;
 
   /** Drives an open volume from inside the process; see native/src/load_generator.h. */
   loadRun(pool: number, volume: number, options: LoadOptions): Promise<LoadResult>;

@@ -63,7 +63,7 @@ export interface Settings {
   authHashes?: string;
   /** And Diffie-Hellman groups; "null" is none. */
   authGroups?: string;
-  /** Refused: the target has no TLS. */
+  /** Whether hosts may, or must, use TLS: "off", "allowed", "required". */
   targetTls?: string;
   /** HOST:PORT of the API on TCP, or "none". */
   api?: string;
@@ -79,6 +79,9 @@ export interface Settings {
   discard?: string;
   logLevel?: string;
 }
+
+export const TARGET_TLS_MODES = ["off", "allowed", "required"] as const;
+export type TargetTlsMode = (typeof TARGET_TLS_MODES)[number];
 
 export const DISCARD_MODES = ["auto", "on", "off"] as const;
 export type DiscardMode = (typeof DISCARD_MODES)[number];
@@ -108,6 +111,7 @@ export interface Config {
   readonly advertise: readonly Address[];
   readonly nvmet: Address | null;
   readonly authentication: DhchapPolicy;
+  readonly targetTls: TargetTlsMode;
   readonly api: ApiConfig | null;
   readonly indexCacheBytes: number;
   /** Percent, rising. */
@@ -237,6 +241,7 @@ export function makeConfig(settings: Settings, environment: Environment): Config
     advertise: advertised(target, settings.advertise),
     nvmet: orNone(settings.nvmet ?? "none", (text) => parseNvmet(text)),
     authentication: parsePolicy(settings),
+    targetTls: parseTargetTls(settings.targetTls ?? "allowed"),
     api: makeApi(settings),
     indexCacheBytes: parseIndexCache(settings.indexCache ?? DEFAULT_INDEX_CACHE),
     spaceLevels: parseSpaceLevels(settings.spaceLevels ?? DEFAULT_SPACE_LEVELS),
@@ -344,6 +349,15 @@ function parseDiscard(text: string): DiscardMode {
   throw new PandoError("EINVAL", `${quote(text)} does not say when to discard`, {
     field: "discard",
     hint: `one of ${DISCARD_MODES.join(", ")}`,
+  });
+}
+
+function parseTargetTls(text: string): TargetTlsMode {
+  const mode = TARGET_TLS_MODES.find((known) => known === text);
+  if (mode !== undefined) return mode;
+  throw new PandoError("EINVAL", `${quote(text)} does not say whether hosts use TLS`, {
+    field: "targetTls",
+    hint: `one of ${TARGET_TLS_MODES.join(", ")}`,
   });
 }
 

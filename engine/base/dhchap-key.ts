@@ -79,7 +79,7 @@ export function transformDhchapKey({ hash, secret }: DhchapKey, nqn: string): Ui
 }
 
 /** CRC-32 of IEEE 802.3, bit by bit: it is for 64 bytes at a time. */
-function crc32(bytes: Uint8Array): number {
+export function crc32(bytes: Uint8Array): number {
   let crc = 0xffffffff;
   for (const byte of bytes) {
     crc ^= byte;

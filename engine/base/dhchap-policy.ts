@@ -1,21 +1,10 @@
-// How hosts may prove themselves to the target, out of the configuration. TLS is refused here, by
-// name: who asks for it must not believe that it is on.
+// How hosts may prove themselves to the target, out of the configuration.
 import { DEFAULT_POLICY, DH_GROUPS, DHCHAP_HASHES, type DhchapPolicy } from "./dhchap-key.js";
 import { PandoError } from "./errors.js";
 import { quote } from "./quote.js";
 
-export function parsePolicy(settings: {
-  authHashes?: string;
-  authGroups?: string;
-  targetTls?: string;
-}): DhchapPolicy {
-  const { authHashes, authGroups, targetTls } = settings;
-  if (targetTls !== undefined) {
-    throw new PandoError("EINVAL", "the NVMe/TCP target has no TLS", {
-      field: "targetTls",
-      hint: "keep it on a network of your own, or put it behind a tunnel (WireGuard, IPsec)",
-    });
-  }
+export function parsePolicy(settings: { authHashes?: string; authGroups?: string }): DhchapPolicy {
+  const { authHashes, authGroups } = settings;
   return Object.freeze({
     hashes: parseChoice(authHashes, "authHashes", DHCHAP_HASHES) ?? DEFAULT_POLICY.hashes,
     groups: parseChoice(authGroups, "authGroups", DH_GROUPS) ?? DEFAULT_POLICY.groups,

@@ -24,7 +24,7 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
           text("Hashes that hosts may prove themselves with: sha512,sha384,sha256"),
         )
         .option("auth-groups", text("Diffie-Hellman groups for that: ffdhe3072,ffdhe2048,…,null"))
-        .option("target-tls", text("Refused: the NVMe/TCP target has no TLS"))
+        .option("target-tls", text("Whether hosts may, or must, use TLS: off, allowed or required"))
         .option("advertise", text("HOST:PORT[,HOST:PORT…] that hosts are told to connect to"))
         .option("api", text("HOST:PORT of the API on TCP, or none (the default)"))
         .option("api-certificate", text("PEM file: the daemon's certificate there"))

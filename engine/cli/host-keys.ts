@@ -1,4 +1,4 @@
-// pando host set-keys, remove-keys, keys: the secrets with which a host proves who it is. They come
+// pando host set-keys, remove-keys, set-tls-key, remove-tls-key, keys: a host's secrets. They come
 // from files, never from the command line, where every user of the machine could read them; and
 // nothing here ever prints one.
 import { readFileSync, statSync } from "node:fs";
@@ -6,6 +6,7 @@ import type { Argv } from "yargs";
 import { parseDhchapKey } from "../base/dhchap-key.js";
 import { PandoError } from "../base/errors.js";
 import { checkHostNqn } from "../base/nqn.js";
+import { parseTlsPsk } from "../base/tls-psk.js";
 import { type GlobalOptions, withClient } from "./context.js";
 import { formatTable, printResult } from "./print.js";
 
@@ -64,21 +65,58 @@ export function addHostKeys(host: Argv<GlobalOptions>): Argv<GlobalOptions> {
       },
     )
     .command(
+      "set-tls-key <hostnqn>",
+      "Demand that a host uses TLS, with this key, on every volume",
+      (set) =>
+        set
+          .positional("hostnqn", HOST)
+          .option("key-file", {
+            type: "string",
+            requiresArg: true,
+            demandOption: true,
+            describe: "The host's key, as nvme gen-tls-key writes it",
+          })
+          .example(`$0 host set-tls-key ${EXAMPLE_NQN} --key-file tls.key`, ""),
+      async (args) => {
+        const { hostnqn } = args;
+        checkHostNqn(hostnqn);
+        const key = readKey(args.keyFile, "TLS key", parseTlsPsk);
+        await withClient(args, (client) => client.setHostTlsKey(hostnqn, key));
+        printResult(args, { hostNqn: hostnqn }, () => `${hostnqn} has to use TLS, from now on`);
+      },
+    )
+    .command(
+      "remove-tls-key <hostnqn>",
+      "Let a host connect without TLS again",
+      (remove) =>
+        remove.positional("hostnqn", HOST).example(`$0 host remove-tls-key ${EXAMPLE_NQN}`, ""),
+      async (args) => {
+        checkHostNqn(args.hostnqn);
+        await withClient(args, (client) => client.removeHostTlsKey(args.hostnqn));
+        printResult(args, { removed: args.hostnqn }, () => `${args.hostnqn} has no TLS key`);
+      },
+    )
+    .command(
       "keys",
-      "List the hosts that have to prove who they are; their keys are not shown",
+      "List the hosts that have keys, and what for; the keys are not shown",
       (keys) => keys.example("$0 host keys", ""),
       async (args) => {
         const found = await withClient(args, (client) => client.listHostKeys());
-        const rows = found.map(({ hostNqn, bidirectional }) => [
+        const rows = found.map(({ hostNqn, proves, bidirectional, tls }) => [
           hostNqn,
-          bidirectional ? "host and controller" : "host",
+          bidirectional ? "host and controller" : proves ? "host" : "-",
+          tls ? "required" : "-",
         ]);
-        printResult(args, found, () => formatTable(["HOST", "PROVES"], rows));
+        printResult(args, found, () => formatTable(["HOST", "PROVES", "TLS"], rows));
       },
     );
 }
 
-function readKey(path: string, field: string): string {
+function readKey(
+  path: string,
+  field: string,
+  parse: (text: string, field: string) => unknown = parseDhchapKey,
+): string {
   let text: string;
   try {
     const { mode, size } = statSync(path);
@@ -96,6 +134,6 @@ function readKey(path: string, field: string): string {
     throw new PandoError("EINVAL", `cannot read the ${field}: ${why}`, { path, field }, { cause });
   }
   // The daemon checks it again; here it is found out before anything is sent.
-  parseDhchapKey(text, field);
+  parse(text, field);
   return text;
 }

@@ -99,7 +99,10 @@ export function addHost(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
             printResult(args, found, () => describeConnections(found));
           },
         )
-        .demandCommand(1, "no verb: allow, deny, disconnect, list, set-keys, remove-keys or keys")
+        .demandCommand(
+          1,
+          "no verb: allow, deny, disconnect, list, keys, or set- and remove-keys and -tls-key",
+        )
         .strict(),
   );
 }
@@ -112,7 +115,11 @@ function describeConnections(connections: ConnectionInfo[]): string {
     String(controllerId),
     String(ioQueues),
     rest.authenticated ? "yes" : "no",
+    rest.tls ? "yes" : "no",
     `${rest.connectedSeconds} s`,
   ]);
-  return formatTable(["VOLUME", "HOST", "PEER", "CONTROLLER", "QUEUES", "PROVEN", "FOR"], rows);
+  return formatTable(
+    ["VOLUME", "HOST", "PEER", "CONTROLLER", "QUEUES", "PROVEN", "TLS", "FOR"],
+    rows,
+  );
 }

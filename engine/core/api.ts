@@ -64,14 +64,20 @@ export interface ConnectionInfo {
   ioQueues: number;
   /** It has proved who it is. */
   authenticated: boolean;
+  /** Over TLS, with its key. */
+  tls: boolean;
   connectedSeconds: number;
 }
 
-/** A host that has to prove who it is, by keys that nobody is shown. */
+/** A host with keys, which nobody is shown. */
 export interface HostKeysInfo {
   hostNqn: string;
+  /** It has to prove who it is (DH-HMAC-CHAP). */
+  proves: boolean;
   /** It can ask the same of us. */
   bidirectional: boolean;
+  /** It has to use TLS. */
+  tls: boolean;
 }
 
 export interface SnapshotInfo extends SpaceInfo {
@@ -281,6 +287,9 @@ export interface PoolService {
    */
   setHostKeys(hostNqn: string, keys: { host: string; controller: string | null }): Promise<void>;
   removeHostKeys(hostNqn: string): Promise<void>;
+  /** A pre-shared key in nvme-cli's form. A host that is connected without TLS is put out. */
+  setHostTlsKey(hostNqn: string, key: string): Promise<void>;
+  removeHostTlsKey(hostNqn: string): Promise<void>;
   listHostKeys(): Promise<HostKeysInfo[]>;
   /** Who is connected over NVMe/TCP: to one volume, or at all. */
   listConnections(volume?: string): Promise<ConnectionInfo[]>;

@@ -33,6 +33,8 @@ export interface VolumeExportsParts {
   shared(): ReadonlySet<string>;
   /** Whether this host has to prove who it is. */
   authenticates: (hostNqn: string) => boolean;
+  /** Whether this host has to use TLS. */
+  needsTls: (hostNqn: string) => boolean;
   /** The catalogue's lock. */
   catalogue: Mutex;
   closed: () => boolean;
@@ -46,11 +48,12 @@ export class VolumeExports {
     this.#parts = parts;
   }
 
-  async open({ token, frontEnd, name, hostNqn, peer }: Event<"open">): Promise<void> {
+  async open({ token, frontEnd, name, hostNqn, peer, tls }: Event<"open">): Promise<void> {
     const { addon, pool, volumes, authenticates, catalogue, log } = this.#parts;
     try {
       const { open, authenticate } = await catalogue.run(async () => {
         const volume = this.#resolve(frontEnd, name, hostNqn);
+        if (frontEnd === "nvme-tcp" && !tls) this.#requireNoTls(hostNqn);
         const authenticate = frontEnd === "nvme-tcp" && authenticates(hostNqn);
         return { open: await volumes.acquire(volume, { frontEnd, hostNqn }), authenticate };
       });
@@ -78,7 +81,8 @@ export class VolumeExports {
           .filter(({ record }) => record.receiving === undefined)
           .filter(({ record }) => frontEnd === "nbd" || record.allowedHosts.includes(hostNqn))
           .map(({ name, record }) => (frontEnd === "nbd" ? name : volumeNqn(record.uuid)));
-    addon.exportsAnswerList(pool(), token, names);
+    const tls = frontEnd === "nvme-tcp" && this.#parts.needsTls(hostNqn);
+    addon.exportsAnswerList(pool(), token, names, tls);
   }
 
   /**
@@ -115,6 +119,14 @@ export class VolumeExports {
     }
     if (snapshot === null) this.#requireServedBy(frontEnd, volume);
     return served;
+  }
+
+  /** A host with a TLS key: else whoever knows its name could come without it. */
+  #requireNoTls(hostNqn: string): void {
+    if (!this.#parts.needsTls(hostNqn)) return;
+    throw new PandoError("EPERM", `host ${hostNqn} has a TLS key and came without TLS`, {
+      hint: "connect with nvme connect --tls",
+    });
   }
 
   /** What the kernel's target serves, it serves alone, through ublk. */

@@ -8,8 +8,18 @@ import { type DhchapKey, parseDhchapKey } from "../base/dhchap-key.js";
 import { PandoError } from "../base/errors.js";
 import { splitName } from "../base/name.js";
 import { parseVolumeNqn } from "../base/nqn.js";
+import { parseTlsPsk } from "../base/tls-psk.js";
 import { allowHost, denyHost, findNameByUuid, getVolume } from "../store/catalogue.js";
-import { getHostKeys, listHostKeys, putHostKeys, removeHostKeys } from "../store/host-keys.js";
+import {
+  getHostKeys,
+  getTlsPsk,
+  listHostKeys,
+  listTlsHosts,
+  putHostKeys,
+  putTlsPsk,
+  removeHostKeys,
+  removeTlsPsk,
+} from "../store/host-keys.js";
 import type { Store } from "../store/store.js";
 import type { ConnectionInfo, HostKeysInfo } from "./api.js";
 
@@ -37,6 +47,7 @@ export interface HostConnection {
   controllerId: number;
   ioQueues: number;
   authenticated: boolean;
+  tls: boolean;
   connectedMs: number;
 }
 
@@ -122,10 +133,7 @@ export class Hosts {
     await change(() =>
       store.transact((txn) => putHostKeys(txn, hostNqn, { hostKey, controllerKey })),
     );
-    const unproven = (await this.#named()).filter(
-      ({ connection }) => connection.hostNqn === hostNqn && !connection.authenticated,
-    );
-    for (const { name, uuid } of unproven) await this.#fence({ volume: name, uuid, hostNqn });
+    await this.#putOut(hostNqn, ({ authenticated }) => !authenticated);
   }
 
   /** The host need not prove who it is any more. */
@@ -139,12 +147,51 @@ export class Hosts {
     await change(() => store.transact((txn) => removeHostKeys(txn, hostNqn)));
   }
 
+  /**
+   * From now on the host has to use TLS. Where it is connected without, it is put out; a host that
+   * had another key stays until it connects again.
+   */
+  async setTlsKey(hostNqn: string, key: string): Promise<void> {
+    const { store, news, change } = this.#parts;
+    const psk = parseTlsPsk(key, "TLS key");
+    await change(() => store.transact((txn) => putTlsPsk(txn, hostNqn, psk)));
+    news.exportsChanged([hostNqn]);
+    await this.#putOut(hostNqn, ({ tls }) => !tls);
+  }
+
+  /** The host need not use TLS any more, and cannot. */
+  async removeTlsKey(hostNqn: string): Promise<void> {
+    const { store, news, change } = this.#parts;
+    if (getTlsPsk(store, hostNqn) === null) {
+      throw new PandoError("ENOTFOUND", `host ${hostNqn} has no TLS key`, {
+        hint: "pando host keys",
+      });
+    }
+    await change(() => store.transact((txn) => removeTlsPsk(txn, hostNqn)));
+    news.exportsChanged([hostNqn]);
+  }
+
   /** Who has keys; never which. */
   keys(): HostKeysInfo[] {
-    return listHostKeys(this.#parts.store).map(({ hostNqn, keys }) => ({
-      hostNqn,
-      bidirectional: keys.controllerKey !== null,
-    }));
+    const { store } = this.#parts;
+    const found = new Map<string, HostKeysInfo>();
+    for (const { hostNqn, keys } of listHostKeys(store)) {
+      const bidirectional = keys.controllerKey !== null;
+      found.set(hostNqn, { hostNqn, proves: true, bidirectional, tls: false });
+    }
+    for (const hostNqn of listTlsHosts(store)) {
+      const keys = found.get(hostNqn) ?? { hostNqn, proves: false, bidirectional: false };
+      found.set(hostNqn, { ...keys, tls: true });
+    }
+    return [...found.values()].sort((one, other) => (one.hostNqn < other.hostNqn ? -1 : 1));
+  }
+
+  /** Fences the host where its connections are such. */
+  async #putOut(hostNqn: string, such: (one: HostConnection) => boolean): Promise<void> {
+    const connected = (await this.#named()).filter(
+      ({ connection }) => connection.hostNqn === hostNqn && such(connection),
+    );
+    for (const { name, uuid } of connected) await this.#fence({ volume: name, uuid, hostNqn });
   }
 
   async #fence(of: { volume: string; uuid: string; hostNqn: string }): Promise<number> {

@@ -23,6 +23,7 @@ import {
   decodeSpanKey,
   decodeTextKey,
   META_HOST_KEYS,
+  META_TLS_KEYS,
   rangeOf,
 } from "../store/codec-keys.js";
 import {
@@ -39,6 +40,7 @@ import {
   reclaimRecord,
   snapshotRecord,
   spaceRecord,
+  tlsKeyRecord,
   uuidRecord,
   volumeRecord,
 } from "../store/codec-records.js";
@@ -259,12 +261,17 @@ const META_RECORDS: Record<string, RecordCodec<object>> = {
   lineage: lineageRecord,
 };
 
+/** Keys of hosts are shown without what they are. */
+function isOfHost(name: string): boolean {
+  return name.startsWith(META_HOST_KEYS) || name.startsWith(META_TLS_KEYS);
+}
+
 function* metaRecords(store: StoreReader): Generator<InspectItem> {
   for (const { key, value } of entriesOf(store, "meta")) {
     const name = decodeTextKey(key);
     const codec = META_RECORDS[name];
     if (codec !== undefined) yield record(`${name} record`, "meta", { key, value }, codec);
-    else if (!name.startsWith(META_HOST_KEYS)) yield { what: `${name} record`, known: false };
+    else if (!isOfHost(name)) yield { what: `${name} record`, known: false };
   }
 }
 
@@ -288,6 +295,12 @@ function* catalogue(store: StoreReader): Generator<InspectItem> {
   }
   for (const entry of entriesOf(store, "meta")) {
     const name = decodeTextKey(entry.key);
+    if (name.startsWith(META_TLS_KEYS)) {
+      yield decoded(`TLS key of host ${name.slice(META_TLS_KEYS.length)}`, () => {
+        tlsKeyRecord.decode("meta", entry.key, entry.value);
+        return {};
+      });
+    }
     if (!name.startsWith(META_HOST_KEYS)) continue;
     const what = `keys of host ${name.slice(META_HOST_KEYS.length)}`;
     yield decoded(what, () => {

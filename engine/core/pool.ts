@@ -45,6 +45,7 @@ import type {
   VolumeInfo,
 } from "./api.js";
 import { Authentication, type AuthenticationOptions } from "./auth/authentication.js";
+import { TlsKeys } from "./auth/tls-keys.js";
 import { Background } from "./background.js";
 import { BackupMarks, type BackupStore } from "./backup-marks.js";
 import {
@@ -134,6 +135,7 @@ export class Pool implements PoolService {
   /** Volumes that the kernel's target serves; for those who attach one. */
   readonly shares: Shares;
   readonly #authentication: Authentication;
+  readonly #tlsKeys: TlsKeys;
   readonly #catalogue = new Mutex();
   readonly #background: Background;
   readonly #levels: SpaceLevels;
@@ -238,9 +240,16 @@ export class Pool implements PoolService {
       log: parts.log,
       ...parts.authentication,
     });
+    this.#tlsKeys = new TlsKeys({
+      addon: parts.addon,
+      pool: () => this.#path.handle,
+      store: this.#store,
+      log: parts.log,
+    });
     this.#receives = new Receives(this.#branching);
     this.#exports = new VolumeExports({
       authenticates: (hostNqn) => this.#authentication.required(hostNqn),
+      needsTls: (hostNqn) => this.#tlsKeys.required(hostNqn),
       addon: parts.addon,
       pool: () => this.#path.handle,
       store: this.#store,
@@ -578,6 +587,18 @@ export class Pool implements PoolService {
     await this.shares.keysChanged();
   }
 
+  async setHostTlsKey(hostNqn: string, key: string): Promise<void> {
+    this.#assertOpen();
+    await this.#hosts.setTlsKey(hostNqn, key);
+    await this.shares.keysChanged();
+  }
+
+  async removeHostTlsKey(hostNqn: string): Promise<void> {
+    this.#assertOpen();
+    await this.#hosts.removeTlsKey(hostNqn);
+    await this.shares.keysChanged();
+  }
+
   async listHostKeys(): Promise<HostKeysInfo[]> {
     this.#assertOpen();
     return this.#hosts.keys();
@@ -700,6 +721,12 @@ export class Pool implements PoolService {
         break;
       case "authEnd":
         this.#authentication.forget(event.connection);
+        break;
+      case "tlsKey":
+        this.#tlsKeys.handle(event);
+        break;
+      case "refused":
+        this.#parts.log.warn({ peer: event.peer, reason: event.reason }, "connection refused");
         break;
     }
   }

@@ -6,7 +6,7 @@
 // ours, no resize (the kernel's block device keeps its size), no delete.
 import { PandoError } from "../base/errors.js";
 import { findNameByUuid, getShares, getVolume, putShares } from "../store/catalogue.js";
-import { getHostKeys, type HostKeys } from "../store/host-keys.js";
+import { getHostKeys, getTlsPsk, type HostKeys } from "../store/host-keys.js";
 import type { Store } from "../store/store.js";
 import type { Fence } from "./hosts.js";
 import type { OpenVolumes } from "./open-volumes.js";
@@ -63,7 +63,9 @@ export class Shares {
     return getShares(store).flatMap((uuid) => {
       const name = findNameByUuid(store, uuid);
       if (name === undefined) return [];
-      const { sizeBytes, allowedHosts } = getVolume(store, name);
+      const { sizeBytes, allowedHosts: listed } = getVolume(store, name);
+      // The kernel's target has no TLS here: who has to use it does not get in.
+      const allowedHosts = listed.filter((host) => getTlsPsk(store, host) === null);
       const keys = new Map<string, HostKeys>();
       for (const host of allowedHosts) {
         const own = getHostKeys(store, host);

@@ -252,6 +252,14 @@ export class PandoClient {
     await this.#call("RemoveHostKeys", { hostNqn });
   }
 
+  async setHostTlsKey(hostNqn: string, key: string): Promise<void> {
+    await this.#call("SetHostTlsKey", { hostNqn, key });
+  }
+
+  async removeHostTlsKey(hostNqn: string): Promise<void> {
+    await this.#call("RemoveHostTlsKey", { hostNqn });
+  }
+
   listHostKeys(): Promise<HostKeysInfo[]> {
     return this.#list("ListHostKeys", {});
   }

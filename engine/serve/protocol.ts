@@ -79,12 +79,15 @@ export interface ConnectionMessage {
   controllerId: number;
   ioQueues: number;
   authenticated: boolean;
+  tls: boolean;
   connectedSeconds: number;
 }
 
 export interface HostKeysMessage {
   hostNqn: string;
   bidirectional: boolean;
+  proves: boolean;
+  tls: boolean;
 }
 
 export interface SnapshotMessage {
@@ -171,6 +174,8 @@ export interface UnaryMethods {
     response: Empty;
   };
   RemoveHostKeys: { request: { hostNqn: string }; response: Empty };
+  SetHostTlsKey: { request: { hostNqn: string; key: string }; response: Empty };
+  RemoveHostTlsKey: { request: { hostNqn: string }; response: Empty };
   DisconnectHost: { request: ByHost; response: { controllers: number } };
 }
 

@@ -245,6 +245,16 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
       await pool.removeHostKeys(hostNqn);
       return {};
     },
+    SetHostTlsKey: async ({ hostNqn, key }) => {
+      checkHostNqn(hostNqn);
+      await pool.setHostTlsKey(hostNqn, key);
+      return {};
+    },
+    RemoveHostTlsKey: async ({ hostNqn }) => {
+      checkHostNqn(hostNqn);
+      await pool.removeHostTlsKey(hostNqn);
+      return {};
+    },
     DisconnectHost: async ({ volume, hostNqn }) => {
       requireName(volume, "volume");
       checkHostNqn(hostNqn);

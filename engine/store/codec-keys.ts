@@ -13,6 +13,7 @@ export const META_GROW = Buffer.from("grow");
 export const META_LINEAGE = Buffer.from("lineage");
 /** And the host's NQN. */
 export const META_HOST_KEYS = "host-keys/";
+export const META_TLS_KEYS = "tls-keys/";
 
 const U32_LIMIT = 2 ** 32;
 

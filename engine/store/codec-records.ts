@@ -109,6 +109,11 @@ export interface HostKeysRecord {
   controllerKey: string | null;
 }
 
+/** As nvme-cli writes it. */
+export interface TlsKeyRecord {
+  key: string;
+}
+
 export interface UuidRecord {
   name: string;
 }
@@ -209,6 +214,7 @@ export const sharesRecord = codec<SharesRecord>({
   nvmet: (value) => Array.isArray(value) && value.every(uuid),
 });
 export const hostKeysRecord = codec<HostKeysRecord>({ hostKey: text, controllerKey: orNull(text) });
+export const tlsKeyRecord = codec<TlsKeyRecord>({ key: text });
 export const uuidRecord = codec<UuidRecord>({ name: text });
 export const reclaimRecord = codec<ReclaimRecord>({ since: time });
 

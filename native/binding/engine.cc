@@ -385,6 +385,7 @@ void Engine::open(OpenRequest request, std::function<void(OpenResult)> done) {
     event.Set("name", request.name);
     event.Set("hostNqn", request.host_nqn);
     event.Set("peer", request.peer);
+    event.Set("tls", request.secure);
     return event;
   });
 }
@@ -460,6 +461,37 @@ void Engine::authentication_ended(uint64_t connection) {
     Napi::Object event = Napi::Object::New(env);
     event.Set("type", "authEnd");
     event.Set("connection", to_js_number(env, connection));
+    return event;
+  });
+}
+
+void Engine::tls_key(TlsHello hello, std::function<void(TlsKey)> done) {
+  const uint64_t token = next_token_++;
+  tls_keys_.emplace(token, std::move(done));
+  emit([token, hello = std::move(hello)](Napi::Env env) {
+    Napi::Object event = Napi::Object::New(env);
+    event.Set("type", "tlsKey");
+    event.Set("token", to_js_number(env, token));
+    event.Set("peer", hello.peer);
+    Napi::Uint8Array bytes = Napi::Uint8Array::New(env, hello.hello.size());
+    std::memcpy(bytes.Data(), hello.hello.data(), hello.hello.size());
+    event.Set("hello", bytes);
+    return event;
+  });
+}
+
+void Engine::answer_tls_key(uint64_t token, TlsKey key) {
+  auto node = tls_keys_.extract(token);
+  PANDO_ASSERT(!node.empty());
+  node.mapped()(std::move(key));
+}
+
+void Engine::refused(std::string peer, std::string reason) {
+  emit([peer = std::move(peer), reason = std::move(reason)](Napi::Env env) {
+    Napi::Object event = Napi::Object::New(env);
+    event.Set("type", "refused");
+    event.Set("peer", peer);
+    event.Set("reason", reason);
     return event;
   });
 }

@@ -75,6 +75,7 @@ class Engine final : public PoolHost, public Exports, public std::enable_shared_
   void answer_open(uint64_t token, OpenResult result);
   void answer_list(uint64_t token, std::vector<ExportEntry> entries);
   void answer_authentication(uint64_t token, AuthAnswer answer);
+  void answer_tls_key(uint64_t token, TlsKey key);
 
   // PoolHost
   void index_wanted(uint64_t token, uint64_t layer, uint32_t span) override;
@@ -93,6 +94,8 @@ class Engine final : public PoolHost, public Exports, public std::enable_shared_
             std::function<void(std::vector<ExportEntry>)> done) override;
   void authenticate(AuthStep step, std::function<void(AuthAnswer)> done) override;
   void authentication_ended(uint64_t connection) override;
+  void tls_key(TlsHello hello, std::function<void(TlsKey)> done) override;
+  void refused(std::string peer, std::string reason) override;
 
   /// On the reactor thread only; null while not listening.
   std::unique_ptr<NbdServer> nbd;
@@ -141,6 +144,7 @@ class Engine final : public PoolHost, public Exports, public std::enable_shared_
   std::map<uint64_t, std::function<void(OpenResult)>> opens_;
   std::map<uint64_t, std::function<void(std::vector<ExportEntry>)>> lists_;
   std::map<uint64_t, std::function<void(AuthAnswer)>> authentications_;
+  std::map<uint64_t, std::function<void(TlsKey)>> tls_keys_;
 };
 
 /// From any thread.

@@ -28,6 +28,8 @@ Napi::Value listen_promise(const Args& args, const std::shared_ptr<Engine>& engi
       settle(error.code().value(), what, nullptr);
     } catch (const std::invalid_argument& error) {
       settle(EINVAL, error.what(), nullptr);
+    } catch (const std::runtime_error& error) {
+      settle(EIO, error.what(), nullptr);
     }
   });
 }
@@ -68,7 +70,15 @@ std::vector<nvme::Place> places_field(Args& args, const Napi::Object& object, co
   return places;
 }
 
-/// targetListen(pool, {listen, advertised}): Promise, when it listens in every place
+nvme::TlsMode tls_field(Args& args, const Napi::Object& object, const char* name) {
+  const std::string mode = args.string_field(object, name);
+  if (mode == "allowed") return nvme::TlsMode::kAllowed;
+  if (mode == "required") return nvme::TlsMode::kRequired;
+  if (args.ok() && mode != "off") args.fail(name, "off, allowed or required");
+  return nvme::TlsMode::kOff;
+}
+
+/// targetListen(pool, {listen, advertised, tls}): Promise, when it listens in every place
 Napi::Value TargetListen(const Napi::CallbackInfo& info) {
   Args args(info, "targetListen");
   const auto engine = live_engine_arg(args);
@@ -76,6 +86,7 @@ Napi::Value TargetListen(const Napi::CallbackInfo& info) {
   nvme::TargetOptions options;
   options.listen = places_field(args, from, "listen");
   options.advertised = places_field(args, from, "advertised");
+  options.tls = tls_field(args, from, "tls");
   if (!args.ok()) return args.env().Undefined();
   return listen_promise(args, engine, [options](Engine& self) {
     auto target = std::make_unique<nvme::Target>(self.reactor(), self, options);
@@ -135,6 +146,7 @@ Napi::Value TargetSessions(const Napi::CallbackInfo& info) {
         entry.Set("controllerId", session.controller_id);
         entry.Set("ioQueues", session.io_queues);
         entry.Set("authenticated", session.authenticated);
+        entry.Set("tls", session.secure);
         entry.Set("connectedMs", to_js_number(env, session.connected_ms));
         list.Set(i, entry);
       }

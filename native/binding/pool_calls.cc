@@ -461,7 +461,7 @@ Napi::Value ExportsAnswerAuth(const Napi::CallbackInfo& info) {
   return undefined(args);
 }
 
-/// exportsAnswerList(pool, token, names): answers a "list" event
+/// exportsAnswerList(pool, token, names, tls): answers a "list" event
 Napi::Value ExportsAnswerList(const Napi::CallbackInfo& info) {
   Args args(info, "exportsAnswerList");
   const auto engine = engine_arg(args);
@@ -469,12 +469,36 @@ Napi::Value ExportsAnswerList(const Napi::CallbackInfo& info) {
   std::vector<ExportEntry> entries;
   if (args.ok() && !info[2].IsArray()) args.fail("names", "an array of strings");
   if (!args.ok()) return undefined(args);
+  const bool secure = args.boolean(3, "tls");
+  if (!args.ok()) return undefined(args);
   const auto names = info[2].As<Napi::Array>();
   for (uint32_t i = 0; i < names.Length(); ++i) {
-    entries.push_back({names.Get(i).ToString().Utf8Value()});
+    entries.push_back({names.Get(i).ToString().Utf8Value(), secure});
   }
   engine->on_reactor(
       [engine, token, entries = std::move(entries)] { engine->answer_list(token, entries); });
+  return undefined(args);
+}
+
+/// exportsAnswerTlsKey(pool, token, key): answers a "tlsKey" event; key: {identity, sha384, secret,
+/// hostNqn, subsystemNqn}, or null
+Napi::Value ExportsAnswerTlsKey(const Napi::CallbackInfo& info) {
+  Args args(info, "exportsAnswerTlsKey");
+  const auto engine = engine_arg(args);
+  const uint64_t token = args.number(1, "token");
+  TlsKey key;
+  if (args.ok() && !args.is_null(2)) {
+    const Napi::Object from = args.object(2, "key");
+    key.identity = args.string_field(from, "identity");
+    key.sha384 = args.boolean_field(from, "sha384");
+    const auto secret = args.bytes_field(from, "secret", key.sha384 ? 48 : 32);
+    const auto* bytes = reinterpret_cast<const std::byte*>(secret.data());
+    key.secret.assign(bytes, bytes + secret.size());
+    key.host_nqn = args.string_field(from, "hostNqn");
+    key.subsystem_nqn = args.string_field(from, "subsystemNqn");
+  }
+  if (!args.ok()) return undefined(args);
+  engine->on_reactor([engine, token, key = std::move(key)] { engine->answer_tls_key(token, key); });
   return undefined(args);
 }
 
@@ -569,6 +593,7 @@ void register_pool_calls(Napi::Env env, Napi::Object exports) {
   exports.Set("exportsAnswerOpen", Napi::Function::New(env, ExportsAnswerOpen));
   exports.Set("exportsAnswerAuth", Napi::Function::New(env, ExportsAnswerAuth));
   exports.Set("exportsAnswerList", Napi::Function::New(env, ExportsAnswerList));
+  exports.Set("exportsAnswerTlsKey", Napi::Function::New(env, ExportsAnswerTlsKey));
   exports.Set("layerDeltas", Napi::Function::New(env, LayerDeltas));
   exports.Set("checkpointBegin", Napi::Function::New(env, CheckpointBegin));
   exports.Set("checkpointTake", Napi::Function::New(env, CheckpointTake));

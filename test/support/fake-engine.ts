@@ -23,6 +23,7 @@ export const fakeEngine: Engine = {
       controllerId: 7,
       ioQueues: 2,
       authenticated: false,
+      tls: true,
       connectedSeconds: 90,
     });
     return { pool, close: () => pool.close() };

@@ -265,12 +265,23 @@ export class FakePool implements PoolService {
     hostNqn: string,
     keys: { host: string; controller: string | null },
   ): Promise<void> {
-    this.keys.set(hostNqn, { hostNqn, bidirectional: keys.controller !== null });
+    const bidirectional = keys.controller !== null;
+    this.keys.set(hostNqn, { hostNqn, proves: true, bidirectional, tls: false });
   }
 
   async removeHostKeys(hostNqn: string): Promise<void> {
     if (!this.keys.delete(hostNqn)) {
       throw new PandoError("ENOTFOUND", `host ${hostNqn} has no keys`);
+    }
+  }
+
+  async setHostTlsKey(hostNqn: string): Promise<void> {
+    this.keys.set(hostNqn, { hostNqn, proves: false, bidirectional: false, tls: true });
+  }
+
+  async removeHostTlsKey(hostNqn: string): Promise<void> {
+    if (!this.keys.delete(hostNqn)) {
+      throw new PandoError("ENOTFOUND", `host ${hostNqn} has no TLS key`);
     }
   }
 

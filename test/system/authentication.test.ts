@@ -104,7 +104,7 @@ test("a host proves itself again when the daemon has been killed", async () => {
 
 test("no key is told, logged, or readable for others", async () => {
   assert.equal(await node.pando("host", "keys"), [
-    { hostNqn: guestHost.hostNqn, bidirectional: true },
+    { hostNqn: guestHost.hostNqn, proves: true, bidirectional: true, tls: false },
   ]);
   const secrets = [hostKey, controllerKey].map((key) => key.slice(10, 40));
   const commandLines = execFileSync("ps", ["-eo", "args"], { encoding: "utf8" })

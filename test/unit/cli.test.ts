@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { formatDhchapKey } from "../../engine/base/dhchap-key.js";
+import { formatTlsPsk } from "../../engine/base/tls-psk.js";
 import { fakeEngine } from "../support/fake-engine.js";
 import {
   type CommandResult,
@@ -209,8 +210,8 @@ test("who is connected, and putting a host out", async () => {
   assert.is(
     await text("host", "list"),
     [
-      "VOLUME  HOST                       PEER            CONTROLLER  QUEUES  PROVEN  FOR",
-      `in-use  ${host}  10.0.0.9:50000  7           2       no      90 s`,
+      "VOLUME  HOST                       PEER            CONTROLLER  QUEUES  PROVEN  TLS  FOR",
+      `in-use  ${host}  10.0.0.9:50000  7           2       no      yes  90 s`,
       "",
     ].join("\n"),
   );
@@ -231,14 +232,32 @@ test("a host's keys come from a file that nobody else may read, and are never sh
   await fails(1, /readable for others/, ...set);
   chmodSync(file, 0o600);
   assert.not.match(await text(...set), key);
-  assert.equal(await json("host", "keys"), [{ hostNqn: HOST, bidirectional: false }]);
+  assert.equal(await json("host", "keys"), [
+    { hostNqn: HOST, bidirectional: false, proves: true, tls: false },
+  ]);
   const listed = await text("host", "keys");
-  assert.is(listed, `HOST${" ".repeat(HOST.length - 2)}PROVES\n${HOST}  host\n`);
+  assert.is(listed, `HOST${" ".repeat(HOST.length - 2)}PROVES  TLS\n${HOST}  host    -\n`);
   writeFileSync(file, key.replace(":01:", ":02:"));
   const said = await fails(1, /host key is not a DH-HMAC-CHAP key/, ...set);
   assert.not.match(said, key.slice(12, 40));
   assert.is(await text("host", "remove-keys", HOST), `${HOST} has no keys any more\n`);
   await fails(1, /has no keys/, "host", "remove-keys", HOST);
+});
+
+test("a host's TLS key comes the same way", async () => {
+  const file = join(folder.path, "tls.key");
+  const key = formatTlsPsk({ transform: "sha256", secret: Buffer.alloc(32, 7) });
+  const set = ["host", "set-tls-key", HOST, "--key-file", file];
+  writeFileSync(file, `${key}\n`, { mode: 0o644 });
+  await fails(1, /readable for others/, ...set);
+  chmodSync(file, 0o600);
+  assert.is(await text(...set), `${HOST} has to use TLS, from now on\n`);
+  assert.match(await text("host", "keys"), `${HOST}  -       required\n`);
+  writeFileSync(file, key.replace(":01:", ":02:"));
+  const said = await fails(1, /TLS key is not a TLS key of NVMe\/TCP/, ...set);
+  assert.not.match(said, key.slice(20, 40));
+  assert.is(await text("host", "remove-tls-key", HOST), `${HOST} has no TLS key\n`);
+  await fails(1, /has no TLS key/, "host", "remove-tls-key", HOST);
 });
 
 test("snapshots, clones, and the tree of branches", async () => {
@@ -427,7 +446,17 @@ test("help has an example for every verb, and goes to stdout", async () => {
       "export",
     ],
     snapshot: ["create", "show", "list", "diff", "delete"],
-    host: ["allow", "deny", "disconnect", "list", "set-keys", "remove-keys", "keys"],
+    host: [
+      "allow",
+      "deny",
+      "disconnect",
+      "list",
+      "set-keys",
+      "remove-keys",
+      "set-tls-key",
+      "remove-tls-key",
+      "keys",
+    ],
   };
   const all = Object.entries(verbs).flatMap(([noun, each]) => each.map((verb) => [noun, verb]));
   for (const words of [...all, ["inspect"], ["bench"], ["daemon"]]) {

@@ -37,6 +37,7 @@ test("without anything, the defaults", () => {
     indexCacheBytes: 64 * 2 ** 20,
     spaceLevels: [80, 90, 95],
     discard: "auto",
+    targetTls: "allowed",
     logLevel: "info",
   });
   const { socket } = makeConfig({}, { ...NO_ENVIRONMENT, runtimeDir: "/run/user/7" });
@@ -60,8 +61,10 @@ test("how hosts prove themselves: known words only, in the order given", () => {
   refuses(() => make({ authGroups: "" }), "EINVAL", /authGroups: "" is not known/);
 });
 
-test("TLS is refused, in so many words", () => {
-  refuses(() => make({ targetTls: "required" }), "EINVAL", /the NVMe\/TCP target has no TLS/);
+test("whether hosts use TLS: allowed, unless told otherwise", () => {
+  assert.is(make({}).targetTls, "allowed");
+  assert.is(make({ targetTls: "required" }).targetTls, "required");
+  refuses(() => make({ targetTls: "yes" }), "EINVAL", /"yes" does not say whether hosts use TLS/);
 });
 
 test("what hosts are told is the advertised address, else the target's", () => {

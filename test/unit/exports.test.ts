@@ -15,7 +15,7 @@ const UUIDS = [1, 2].map((index) => `00000000-0000-4000-8000-00000000000${index}
 const HOST = "nqn.2014-08.org.example:a";
 
 /** Two volumes, "own" and "shared", both for HOST. */
-async function scene() {
+async function scene(needsTls = false) {
   const store = new ModelStore();
   await store.transact((txn) => {
     for (const [index, name] of ["own", "shared"].entries()) {
@@ -34,7 +34,8 @@ async function scene() {
   const exports = new VolumeExports({
     addon: {
       exportsAnswerOpen: (_pool, _token, status) => void statuses.push(status),
-      exportsAnswerList: (_pool, _token, names) => void lists.push(names),
+      exportsAnswerList: (_pool, _token, names, tls) =>
+        void lists.push([...names, ...(tls ? ["TLS"] : [])]),
     },
     pool: () => 1,
     store,
@@ -45,12 +46,13 @@ async function scene() {
     },
     shared: () => new Set(UUIDS.slice(1)),
     authenticates: () => false,
+    needsTls: () => needsTls,
     catalogue: new Mutex(),
     closed: () => false,
     log: makeLog("fatal"),
   });
-  const open = async (frontEnd: FrontEnd, name: string, hostNqn = HOST) => {
-    await exports.open({ type: "open", token: 1, frontEnd, name, hostNqn, peer: "test" });
+  const open = async (frontEnd: FrontEnd, name: string, hostNqn = HOST, tls = false) => {
+    await exports.open({ type: "open", token: 1, frontEnd, name, hostNqn, peer: "test", tls });
     return statuses.at(-1);
   };
   const list = (frontEnd: FrontEnd) => {
@@ -59,6 +61,15 @@ async function scene() {
   };
   return { open, list };
 }
+
+test("a host that has to use TLS gets nothing without, and is told so", async () => {
+  const { open, list } = await scene(true);
+  const own = volumeNqn(UUIDS[0] ?? "");
+  assert.is(await open("nvme-tcp", own), OPEN_STATUS.denied);
+  assert.is(await open("nvme-tcp", own, HOST, true), OPEN_STATUS.ok);
+  assert.is(await open("nbd", "own", ""), OPEN_STATUS.ok);
+  assert.equal([list("nvme-tcp"), list("nbd")], [[own, "TLS"], ["own"]]);
+});
 
 test("what the kernel's target serves, it serves alone", async () => {
   const { open, list } = await scene();

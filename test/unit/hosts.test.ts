@@ -11,6 +11,8 @@ import { ModelStore } from "../sim/model-store.js";
 const UUID = "3f8a1c52-9d0e-4b67-8a21-000000000001";
 const HOST = "nqn.2014-08.org.example:a";
 const OTHER = "nqn.2014-08.org.example:b";
+const TLS_KEY = "NVMeTLSkey-1:01:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+KfiaR:";
+const HOST_KEY = "DHHC-1:01:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+KfiaR:";
 
 interface Scene {
   hosts: Hosts;
@@ -60,6 +62,7 @@ const connection = (uuid: string): HostConnection => ({
   controllerId: 3,
   ioQueues: 2,
   authenticated: false,
+  tls: false,
   connectedMs: 61_500,
 });
 
@@ -117,10 +120,40 @@ test("connections carry the volume's name; what is being deleted is left out", a
     controllerId: 3,
     ioQueues: 2,
     authenticated: false,
+    tls: false,
     connectedSeconds: 61,
   };
   assert.equal(await hosts.connections(), [expected]);
   assert.equal(await hosts.connections("db"), [expected]);
+});
+
+test("a host that gets a TLS key is put out where it is connected without", async () => {
+  const plain = { ...connection(UUID), controllerId: 4 };
+  const { hosts, said } = await scene(undefined, [{ ...plain, tls: true }]);
+  await hosts.setTlsKey(HOST, TLS_KEY);
+  assert.equal(said, [`told ${HOST}`]);
+  assert.equal(hosts.keys(), [{ hostNqn: HOST, proves: false, bidirectional: false, tls: true }]);
+
+  const other = await scene(undefined, [plain]);
+  await other.hosts.setTlsKey(HOST, TLS_KEY);
+  assert.equal(other.said, [`told ${HOST}`, `disconnect true ${HOST}, listed: false`, "settled"]);
+  await other.hosts.removeTlsKey(HOST);
+  assert.equal(other.hosts.keys(), []);
+  const missing = await other.hosts.removeTlsKey(HOST).catch((error: Error) => error.message);
+  assert.is(missing, `host ${HOST} has no TLS key`);
+  const bad = await other.hosts.setTlsKey(HOST, "NVMeTLSkey-1:01:AAAA:").catch(String);
+  assert.match(String(bad), /is not a TLS key of NVMe\/TCP/);
+});
+
+test("both kinds of keys of a host are told in one line", async () => {
+  const { hosts } = await scene();
+  await hosts.setTlsKey(OTHER, TLS_KEY);
+  await hosts.setKeys(OTHER, { host: HOST_KEY, controller: null });
+  await hosts.setKeys(HOST, { host: HOST_KEY, controller: null });
+  assert.equal(hosts.keys(), [
+    { hostNqn: HOST, proves: true, bidirectional: false, tls: false },
+    { hostNqn: OTHER, proves: true, bidirectional: false, tls: true },
+  ]);
 });
 
 test.run();

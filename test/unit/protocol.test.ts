@@ -73,6 +73,7 @@ const CONNECTION = {
   controllerId: 1,
   ioQueues: 2,
   authenticated: true,
+  tls: true,
   connectedSeconds: 3,
 };
 const RECEIVE = {
@@ -159,7 +160,12 @@ const MESSAGES: Record<UnaryName | StreamName, { request: object; response: obje
   DisconnectHost: { request: BY_HOST, response: { controllers: 2 } },
   SetHostKeys: { request: { hostNqn: "n", hostKey: "k", controllerKey: "c" }, response: {} },
   RemoveHostKeys: { request: { hostNqn: "n" }, response: {} },
-  ListHostKeys: { request: {}, response: { hostNqn: "n", bidirectional: true } },
+  SetHostTlsKey: { request: { hostNqn: "n", key: "k" }, response: {} },
+  RemoveHostTlsKey: { request: { hostNqn: "n" }, response: {} },
+  ListHostKeys: {
+    request: {},
+    response: { hostNqn: "n", bidirectional: true, proves: true, tls: true },
+  },
   ListConnections: { request: { volume: "db" }, response: CONNECTION },
 };
 

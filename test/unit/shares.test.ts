@@ -5,7 +5,7 @@ import * as assert from "uvu/assert";
 import { PandoError } from "../../engine/base/errors.js";
 import { type KernelTarget, type SharedVolume, Shares } from "../../engine/core/shares.js";
 import * as catalogue from "../../engine/store/catalogue.js";
-import { putHostKeys, removeHostKeys } from "../../engine/store/host-keys.js";
+import { putHostKeys, putTlsPsk, removeHostKeys } from "../../engine/store/host-keys.js";
 import { hasConnection } from "../../nvmf/kernel-target.js";
 import { type UblkCalls, UblkDevices } from "../../nvmf/ublk-devices.js";
 import { ModelStore } from "../sim/model-store.js";
@@ -125,6 +125,16 @@ test("a new host reaches the kernel; a fence is the kernel's for what is shared 
   await shares.hostAllowed("db");
   assert.equal(target.applied.at(-1), ["db"]);
   assert.equal(await shares.fence(UUID), { controllers: 0, ended: true });
+});
+
+test("a host that has to use TLS does not get in by the kernel, which has none", async () => {
+  const { store, shares, target } = await scene();
+  await shares.attach(target);
+  await shares.share("db");
+  assert.equal(shares.list()[0]?.allowedHosts, [HOST]);
+  const psk = { transform: null, secret: new Uint8Array(32) };
+  await store.transact((txn) => putTlsPsk(txn, HOST, psk));
+  assert.equal(shares.list()[0]?.allowedHosts, []);
 });
 
 test("the kernel is given the keys of the volume's hosts, and told when they change", async () => {
