@@ -1,22 +1,10 @@
 // Debian kernels for the VM, fetched once into the cache and never installed.
 //
-// A private apt configuration names the suite at the mirror that the machine's own sources name, so
-// nothing here knows a host, and the machine's sources, lists and package state stay as they are.
-// apt verifies what it fetches with Debian's archive keys. A kernel appears in the cache by one
-// rename: what is there is complete.
+// A kernel appears in the cache by one rename: what is there is complete.
 import { existsSync } from "node:fs";
-import {
-  access,
-  mkdir,
-  mkdtemp,
-  readdir,
-  rename,
-  rm,
-  symlink,
-  unlink,
-  writeFile,
-} from "node:fs/promises";
+import { access, mkdir, mkdtemp, readdir, rename, rm, symlink, unlink } from "node:fs/promises";
 import { join } from "node:path";
+import { FETCH_TIMEOUT_MS, privateApt } from "./apt.js";
 import { runProgram, vmCacheDir } from "./host.js";
 
 /** By the series that hosts run: trixie's and bookworm's. */
@@ -48,9 +36,6 @@ const ON_DEMAND_MODULES = [
   "dm-log-writes",
   "dm-thin-pool",
 ];
-
-const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const FETCH_TIMEOUT_MS = 300_000;
 
 /**
  * The kernel from the cache, or from the machine's Debian mirror. Rejects with a sentence that says
@@ -104,51 +89,6 @@ async function fetchInto(dir: string, name: KernelName): Promise<void> {
   } finally {
     await rm(work, { recursive: true, force: true });
   }
-}
-
-/** Options that make apt use a sources.list, lists and cache of its own. */
-async function privateApt(work: string, suite: string): Promise<string[]> {
-  const sources = join(work, "sources.list");
-  for (const dir of ["lists/partial", "cache/archives/partial"]) {
-    await mkdir(join(work, dir), { recursive: true });
-  }
-  const options = [
-    `-oDir::Etc::SourceList=${sources}`,
-    "-oDir::Etc::SourceParts=/dev/null",
-    `-oDir::State::Lists=${join(work, "lists")}`,
-    `-oDir::Cache=${join(work, "cache")}`,
-    "-oAcquire::Languages=none",
-    "-oAcquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
-    "-oAPT::Architecture=amd64",
-    "-oAPT::Sandbox::User=root",
-    "-oAPT::Update::Post-Invoke-Success=",
-  ];
-  const signedBy = existsSync(KEYRING) ? ` [signed-by=${KEYRING}]` : "";
-  let refusal = "no Debian mirror among this machine's apt sources";
-  for (const mirror of await mirrors()) {
-    await writeFile(sources, `deb${signedBy} ${mirror} ${suite} main\n`);
-    try {
-      await runProgram("apt-get", [...options, "-oAPT::Update::Error-Mode=any", "update"], {
-        timeoutMs: FETCH_TIMEOUT_MS,
-      });
-      return options;
-    } catch (error) {
-      refusal = (error as Error).message;
-    }
-  }
-  throw new Error(`cannot fetch a kernel from ${suite}: ${refusal}`);
-}
-
-/**
- * The archives that the machine's sources name, those with plain suites (not updates, not security)
- * only.
- */
-async function mirrors(): Promise<string[]> {
-  const uris = await runProgram("apt-get", ["update", "--print-uris"]);
-  const found = uris.matchAll(/^'(\S+)\/dists\/[a-z]+\/(?:InRelease|Release)'/gm);
-  const unique = new Set([...found].map((match) => match[1] as string));
-  const isDebian = (uri: string) => Number(uri.endsWith("/debian"));
-  return [...unique].sort((a, b) => isDebian(b) - isDebian(a));
 }
 
 /**
