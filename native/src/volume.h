@@ -98,6 +98,7 @@ class Volume final : public BlockVolume {
   bool read_only_;
   LayerState* layer_;
   ExtentCursor cursor_;
+  std::vector<BlockRun> taken_;  // make_plan()'s alone: kept for its memory
   SpanLocks locks_;
   uint64_t last_ordinal_;  // when it is opened: of whoever had the volume open before, too
 

@@ -97,7 +97,7 @@ bool Volume::make_plan(Piece* piece, const IndexBlock& index) {
     }
   }
 
-  std::vector<BlockRun> runs;
+  taken_.clear();
   const uint32_t changed = piece->new_block_count + piece->hole_count;
   if (changed > 0) {
     if (!pool_.journal_.reserve(changed * kSlotRecordBytes)) {
@@ -107,7 +107,7 @@ bool Volume::make_plan(Piece* piece, const IndexBlock& index) {
       return false;
     }
     piece->reserved_bytes = changed * kSlotRecordBytes;
-    if (!pool_.extents_.take(&cursor_, piece->new_block_count, &runs)) {
+    if (!pool_.extents_.take(&cursor_, piece->new_block_count, &taken_)) {
       pool_.journal_.unreserve(std::exchange(piece->reserved_bytes, 0));
       // Freed blocks that wait for a checkpoint are worth asking for.
       if (pool_.exhausted_ && pool_.releases_.pending_blocks() == 0) {
@@ -139,8 +139,8 @@ bool Volume::make_plan(Piece* piece, const IndexBlock& index) {
                   pool_.device_offset(index.block_at(slot)) + range.within, range.length, source);
       continue;
     }
-    const uint32_t block = runs[run].first++;
-    if (--runs[run].count == 0) ++run;
+    const uint32_t block = taken_[run].first++;
+    if (--taken_[run].count == 0) ++run;
     if (!piece->new_runs.empty() &&
         piece->new_runs.back().slot + piece->new_runs.back().run.count == slot &&
         piece->new_runs.back().run.first + piece->new_runs.back().run.count == block) {
