@@ -12,6 +12,7 @@ import { type Results, readResults, writeResults } from "./results.js";
 import { type Reporter, runSuites } from "./run.js";
 import type { Suite } from "./suite.js";
 import { branchSuite } from "./suites/branch.js";
+import { costSuite } from "./suites/cost.js";
 import { csiSuite } from "./suites/csi.js";
 import { engineSuite } from "./suites/engine.js";
 import { idleSuite } from "./suites/idle.js";
@@ -23,8 +24,9 @@ import { targetSuite } from "./suites/target.js";
 import { wakingSuite } from "./suites/waking.js";
 
 const SUITES: Suite[] = [
-  ...[engineSuite, nbdSuite, targetSuite],
-  ...[branchSuite, stallsSuite, postgresSuite, csiSuite, wakingSuite, scaleSuite, idleSuite],
+  ...[engineSuite, costSuite, nbdSuite, targetSuite],
+  ...[branchSuite, stallsSuite, postgresSuite],
+  ...[csiSuite, wakingSuite, scaleSuite, idleSuite],
 ];
 /** To see whether everything works, not to learn anything. */
 const QUICK = { size: "64MiB", seconds: 1, rounds: 1, idleSeconds: 2 };
