@@ -149,14 +149,21 @@ export class Hosts {
 
   /**
    * From now on the host has to use TLS. Where it is connected without, it is put out; a host that
-   * had another key stays until it connects again.
+   * had another key stays until it connects again. True if it had none.
    */
-  async setTlsKey(hostNqn: string, key: string): Promise<void> {
+  async setTlsKey(hostNqn: string, key: string): Promise<boolean> {
     const { store, news, change } = this.#parts;
     const psk = parseTlsPsk(key, "TLS key");
-    await change(() => store.transact((txn) => putTlsPsk(txn, hostNqn, psk)));
+    const isNew = await change(() =>
+      store.transact((txn) => {
+        const isNew = getTlsPsk(txn, hostNqn) === null;
+        putTlsPsk(txn, hostNqn, psk);
+        return isNew;
+      }),
+    );
     news.exportsChanged([hostNqn]);
     await this.#putOut(hostNqn, ({ tls }) => !tls);
+    return isNew;
   }
 
   /** The host need not use TLS any more, and cannot. */

@@ -589,8 +589,9 @@ export class Pool implements PoolService {
 
   async setHostTlsKey(hostNqn: string, key: string): Promise<void> {
     this.#assertOpen();
-    await this.#hosts.setTlsKey(hostNqn, key);
+    const isNew = await this.#hosts.setTlsKey(hostNqn, key);
     await this.shares.keysChanged();
+    if (isNew) await this.shares.putOut(hostNqn);
   }
 
   async removeHostTlsKey(hostNqn: string): Promise<void> {

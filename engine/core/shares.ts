@@ -120,6 +120,19 @@ export class Shares {
     if (this.#isShared(uuid)) await this.#applyFor(uuid, this.#needTarget(name));
   }
 
+  /** Ends what a host has at the kernel's target that is not let in there any more. */
+  async putOut(hostNqn: string): Promise<void> {
+    for (const { name, uuid } of this.list()) {
+      if (!getVolume(this.#parts.store, name).allowedHosts.includes(hostNqn)) continue;
+      const fence = await this.fence(uuid);
+      if (fence === null || fence.ended) continue;
+      throw new PandoError("EBUSY", `host ${hostNqn} may still be connected to volume ${name}`, {
+        volume: name,
+        hint: `pando host disconnect ${name} ${hostNqn}`,
+      });
+    }
+  }
+
   /** Null for a volume that is not shared. */
   fence(uuid: string): Promise<Fence> | null {
     if (this.#target === null || !this.#isShared(uuid)) return null;

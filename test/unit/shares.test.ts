@@ -28,7 +28,9 @@ class FakeTarget implements KernelTarget {
   async hostsMayBeConnected(): Promise<boolean> {
     return this.connected;
   }
+  fences = 0;
   async fence(): Promise<{ controllers: number; ended: boolean }> {
+    this.fences++;
     return { controllers: 0, ended: true };
   }
 }
@@ -135,6 +137,10 @@ test("a host that has to use TLS does not get in by the kernel, which has none",
   const psk = { transform: null, secret: new Uint8Array(32) };
   await store.transact((txn) => putTlsPsk(txn, HOST, psk));
   assert.equal(shares.list()[0]?.allowedHosts, []);
+  await shares.putOut(`${HOST}2`);
+  assert.is(target.fences, 0);
+  await shares.putOut(HOST);
+  assert.is(target.fences, 1);
 });
 
 test("the kernel is given the keys of the volume's hosts, and told when they change", async () => {
