@@ -18,7 +18,7 @@ namespace pando {
 namespace {
 
 /// Equal to ABI_VERSION in native.ts; raised whenever a function of the surface changes.
-constexpr uint32_t kAbiVersion = 10;
+constexpr uint32_t kAbiVersion = 11;
 
 Napi::Value Abi(const Napi::CallbackInfo& info) {
   Napi::Object abi = Napi::Object::New(info.Env());
