@@ -12,6 +12,7 @@ import {
   SUPERBLOCK_BYTES,
 } from "../base/constants.js";
 import { isPandoError } from "../base/errors.js";
+import { parseTlsPsk } from "../base/tls-psk.js";
 import { appendRun, type BlockRun } from "../store/block-run.js";
 import { decodeChunk, decodePiece, getBit } from "../store/codec-bitmaps.js";
 import { decodeIndexBlock, getBlock, isOwned } from "../store/codec-index-block.js";
@@ -297,8 +298,8 @@ function* catalogue(store: StoreReader): Generator<InspectItem> {
     const name = decodeTextKey(entry.key);
     if (name.startsWith(META_TLS_KEYS)) {
       yield decoded(`TLS key of host ${name.slice(META_TLS_KEYS.length)}`, () => {
-        tlsKeyRecord.decode("meta", entry.key, entry.value);
-        return {};
+        const { key } = tlsKeyRecord.decode("meta", entry.key, entry.value);
+        return { transform: parseTlsPsk(key, "TLS key").transform };
       });
     }
     if (!name.startsWith(META_HOST_KEYS)) continue;
