@@ -3,6 +3,7 @@
 //
 // Needs root, as all mounting does.
 import { execFileSync } from "node:child_process";
+import { mkdirSync, rmdirSync } from "node:fs";
 
 /** `cutShort`: whatever uses it may not have ended yet. */
 type Undo = (cutShort: boolean) => void;
@@ -29,6 +30,14 @@ export function mount(source: string, place: string): () => void {
 /** What somebody else's program has mounted at `place`. */
 export function adoptMount(place: string): () => void {
   return remember((cutShort) => unmount(place, cutShort));
+}
+
+/** Folders to mount on, the outer one first. What is in them is never removed with them. */
+export function makePlaces(places: readonly string[]): () => void {
+  for (const place of places) mkdirSync(place);
+  return remember(() => {
+    for (const place of [...places].reverse()) rmdirSync(place);
+  });
 }
 
 /** A block device over a file. `direct`: around the page cache. */

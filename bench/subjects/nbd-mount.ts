@@ -2,15 +2,17 @@
 // NBD: nbdfuse makes a file of it, a loop device a block device of the file, and ext4 is on that.
 // Every layer passes a flush on. All subjects go this way, so that only the storage differs.
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { missingPrograms } from "../suite.js";
-import { adoptMount, attachLoop, mount } from "./mounts.js";
+import { adoptMount, attachLoop, makePlaces, mount } from "./mounts.js";
 import { pause, ServerProcess } from "./server-process.js";
 
 const APPEAR_TIMEOUT_MS = 10_000;
 const POLL_MS = 10;
+
+let mounts = 0;
 
 /** Null if it can be done here, else why not. */
 export function nbdMountAbsence(): string | null {
@@ -33,12 +35,10 @@ export async function mountNbd(
   { make = false }: { make?: boolean } = {},
 ): Promise<NbdMount> {
   // Below the folder for temporary files, which every user may pass through, unlike the suite's.
-  const folder = mkdtempSync(join(tmpdir(), "pando-bench-mount-"));
+  mounts += 1;
+  const folder = join(tmpdir(), `pando-bench-mount-${process.pid}-${mounts}`);
   const [disks, place] = [join(folder, "disks"), join(folder, "files")];
-  execFileSync("chmod", ["755", folder]);
-  mkdirSync(disks);
-  mkdirSync(place);
-  const undo: (() => void)[] = [];
+  const undo = [makePlaces([folder, disks, place])];
   const undoAll = (): void => {
     for (let step = undo.pop(); step !== undefined; step = undo.pop()) step();
   };
@@ -66,7 +66,6 @@ export async function mountNbd(
     async unmount() {
       undoAll();
       await fuse.stop();
-      rmSync(folder, { recursive: true });
     },
   };
 }
