@@ -29,6 +29,8 @@ export type TopologyMode = (typeof TOPOLOGIES)[number];
 export interface StorageNodeConfig {
   readonly name: string;
   readonly address: Address;
+  /** Of a daemon that serves several: the name of the one that is meant. */
+  readonly pool?: string;
   /** Null: nobody says. */
   readonly zone: string | null;
 }
@@ -126,7 +128,7 @@ function readNodes(value: unknown): StorageNodeConfig[] {
   return value.map((item: unknown, index): StorageNodeConfig => {
     const field = `storageNodes[${index}]`;
     const values = asObject(item, field);
-    onlyKeys(values, ["name", "address", "zone"], `${field}.`);
+    onlyKeys(values, ["name", "address", "pool", "zone"], `${field}.`);
     const name = text(values, "name") ?? "";
     if (!isNodeName(name)) {
       const rule = "up to 32 small letters, digits, dots and dashes";
@@ -136,7 +138,8 @@ function readNodes(value: unknown): StorageNodeConfig[] {
     names.add(name);
     const zone = readZone(text(values, "zone"), `${field}.zone`);
     const address = parseAddress(text(values, "address") ?? "", `${field}.address`);
-    return { name, address, zone };
+    const pool = text(values, "pool");
+    return pool === undefined ? { name, address, zone } : { name, address, zone, pool };
   });
 }
 

@@ -66,8 +66,8 @@ function connectNodes(config: CsiConfig): StorageNodes {
   );
 }
 
-function connect({ tls }: CsiConfig, { address }: StorageNodeConfig): PandoClient {
-  return new PandoClient({ address, tls, timeoutMs: DAEMON_TIMEOUT_MS });
+function connect({ tls }: CsiConfig, { address, pool }: StorageNodeConfig): PandoClient {
+  return new PandoClient({ address, tls, timeoutMs: DAEMON_TIMEOUT_MS }, pool ?? null);
 }
 
 async function discover(

@@ -1,7 +1,7 @@
 // The composition root: picks the adapters, starts what serves, and stops it in the opposite order.
 // Nothing below knows that it is in a daemon.
 //
-// Order at start: pool (its lock keeps a second daemon out before anything is touched), control
+// Order at start: pools (their locks keep a second daemon out before anything is touched), control
 // socket, HTTP, systemd. A failure half-way undoes what was done.
 import {
   LOAD_PATTERN,
@@ -11,7 +11,8 @@ import {
 } from "../native/native.js";
 import type { Finding } from "../nvmf/doctor.js";
 import { formatAddress } from "./base/address.js";
-import type { Config, Environment } from "./base/config.js";
+import { assert } from "./base/assert.js";
+import type { Config, Environment, PoolConfig } from "./base/config.js";
 import { PandoError } from "./base/errors.js";
 import { type Log, makeLog } from "./base/log.js";
 import { isBlockDevice } from "./block-device.js";
@@ -35,6 +36,7 @@ import {
 import { restorePool } from "./restore-pool.js";
 import { startHttpServer } from "./serve/http.js";
 import { makeNotify } from "./serve/notify.js";
+import { failureOf, isOpen, type PoolPlace } from "./serve/pools.js";
 import { startControlServer } from "./serve/server.js";
 
 export type { Finding } from "../nvmf/doctor.js";
@@ -144,6 +146,7 @@ export const engine: Engine = {
 export interface Daemon {
   readonly config: Config;
   readonly log: Log;
+  /** The only one, or the first of those that could be opened. */
   readonly pool: PoolService;
   /**
    * Clean: what was acknowledged is durable anyway, this makes the next start faster. Harmless if
@@ -151,6 +154,8 @@ export interface Daemon {
    */
   close(): Promise<void>;
 }
+
+type Named = PoolConfig & { name: string | null; pool: string };
 
 export interface DaemonOptions {
   config: Config;
@@ -161,41 +166,25 @@ export interface DaemonOptions {
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const { config, environment } = options;
   const log = makeLog(config.logLevel);
-  const { pool: path } = config;
-  if (path === null) {
-    throw new PandoError("EINVAL", "no pool is named", {
-      field: "pool",
-      hint: 'pando daemon --pool PATH, or "pool" in the configuration file',
-    });
-  }
   const notify = makeNotify(environment.notifySocket, log);
   const undo: (() => Promise<void>)[] = [];
   const unwind = async () => {
     for (let stop = undo.pop(); stop !== undefined; stop = undo.pop()) await stop();
   };
   try {
-    const { pool, close } = await options.openPool({ ...config, pool: path }, log);
-    undo.push(close);
-    const places = {
-      advertise: config.advertise,
-      nvmet: config.nvmet,
-      nbdSocket: config.nbdSocket,
-    };
-    const control = await startControlServer({
-      pool,
-      socket: config.socket,
-      api: config.api,
-      places,
-      log,
-    });
+    const pools = await openPools(options, log, undo);
+    const pool = pools.find(isOpen)?.pool;
+    assert(pool !== undefined, "one of them is open");
+    const { socket, api } = config;
+    const control = await startControlServer({ pools, socket, api, log });
     undo.push(() => control.close());
     if (config.metrics !== null) {
-      const http = await startHttpServer({ pool, address: config.metrics, log });
+      const http = await startHttpServer({ pools, address: config.metrics, log });
       undo.push(() => http.close());
     }
     undo.push(() => notify("STOPPING=1"));
     await notify("READY=1");
-    log.info({ pool: path, ...describe(config) }, "serving");
+    log.info({ pool: pools.map(({ path }) => path).join(", "), ...describe(config) }, "serving");
     let closed: Promise<void> | undefined;
     return {
       config,
@@ -210,6 +199,43 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     await unwind();
     throw error;
   }
+}
+
+/** Of several, those that can be opened; it fails if none can. */
+async function openPools(
+  { config, openPool }: DaemonOptions,
+  log: Log,
+  undo: (() => Promise<void>)[],
+): Promise<PoolPlace[]> {
+  const { pool: path, pools } = config;
+  const open = async (one: Named, poolLog: Log): Promise<PoolPlace> => {
+    const { pool, close } = await openPool({ ...config, ...one }, poolLog);
+    undo.push(close);
+    const { advertise, nvmet, nbdSocket } = one;
+    return { name: one.name, path: one.pool, pool, places: { advertise, nvmet, nbdSocket } };
+  };
+  if (pools === null) {
+    if (path !== null) return [await open({ ...config, pool: path, name: null }, log)];
+    throw new PandoError("EINVAL", "no pool is named", {
+      field: "pool",
+      hint: 'pando daemon --pool PATH, or "pool" in the configuration file',
+    });
+  }
+  const places: PoolPlace[] = [];
+  for (const one of pools) {
+    const { name, pool } = one;
+    try {
+      places.push(await open(one, log.child({ pool: name })));
+      log.info({ pool: name, path: pool, ...describePlaces(one) }, "pool opened");
+    } catch (failure) {
+      // A pool that is damaged, or whose device is away, is no reason to keep the others' hosts.
+      log.error({ err: failure, pool: name, path: pool }, "the pool is not served");
+      places.push({ name, path: pool, failure });
+    }
+  }
+  const [first] = places;
+  if (first !== undefined && !isOpen(first) && !places.some(isOpen)) throw failureOf(first);
+  return places;
 }
 
 /**
@@ -245,13 +271,19 @@ function waitForSignal(): Promise<NodeJS.Signals> {
 }
 
 function describe(config: Config): Record<string, string | null> {
-  const { metrics, target, nvmet, api } = config;
+  const { metrics, socket, api } = config;
   return {
-    socket: config.socket,
-    nbdSocket: config.nbdSocket,
+    socket,
+    ...(config.pools === null ? describePlaces(config) : {}),
     metrics: metrics === null ? null : formatAddress(metrics),
+    api: api === null ? null : formatAddress(api.address),
+  };
+}
+
+function describePlaces({ nbdSocket, target, nvmet }: PoolConfig): Record<string, string | null> {
+  return {
+    nbdSocket,
     target: target.length === 0 ? null : target.map(formatAddress).join(", "),
     nvmet: nvmet === null ? null : formatAddress(nvmet),
-    api: api === null ? null : formatAddress(api.address),
   };
 }

@@ -10,6 +10,14 @@ import type { DhchapPolicy } from "./dhchap-key.js";
 import { parsePolicy } from "./dhchap-policy.js";
 import { PandoError } from "./errors.js";
 import { LOG_LEVELS, type LogLevel } from "./log.js";
+import {
+  nbdSocketOf,
+  OF_EACH_POOL,
+  type PoolSettings,
+  parsePools,
+  requireApart,
+  requirePoolName,
+} from "./pools-config.js";
 import { quote } from "./quote.js";
 import { parseSize } from "./size.js";
 
@@ -78,6 +86,8 @@ export interface Settings {
   /** Whether the device gets free blocks back: "on", "off", or "auto", for sparse files only. */
   discard?: string;
   logLevel?: string;
+  /** In place of `pool` and its like: several. In the file only. */
+  pools?: PoolSettings[];
 }
 
 export const TARGET_TLS_MODES = ["off", "allowed", "required"] as const;
@@ -99,24 +109,35 @@ export interface ApiConfig {
   readonly tls: TlsFiles | null;
 }
 
-export interface Config {
-  readonly pool: string | null;
+/** What is said of a pool, be it the only one or one of several. */
+export interface PoolConfig {
   /** Null: beside the data. */
   readonly meta: string | null;
-  readonly socket: string;
   readonly nbdSocket: string | null;
-  readonly metrics: Address | null;
   /** Empty: there is no target. */
   readonly target: readonly Address[];
   readonly advertise: readonly Address[];
   readonly nvmet: Address | null;
-  readonly authentication: DhchapPolicy;
-  readonly targetTls: TargetTlsMode;
-  readonly api: ApiConfig | null;
   readonly indexCacheBytes: number;
   /** Percent, rising. */
   readonly spaceLevels: readonly number[];
   readonly discard: DiscardMode;
+}
+
+export interface NamedPoolConfig extends PoolConfig {
+  readonly name: string;
+  readonly pool: string;
+}
+
+/** What is said of a pool here counts where there is one, and `pools` is null. */
+export interface Config extends PoolConfig {
+  readonly pool: string | null;
+  readonly pools: readonly NamedPoolConfig[] | null;
+  readonly socket: string;
+  readonly metrics: Address | null;
+  readonly authentication: DhchapPolicy;
+  readonly targetTls: TargetTlsMode;
+  readonly api: ApiConfig | null;
   readonly logLevel: LogLevel;
 }
 
@@ -140,7 +161,7 @@ export const SETTING_NAMES = [
   "spaceLevels",
   "discard",
   "logLevel",
-] as const satisfies readonly (keyof Settings)[];
+] as const satisfies readonly Exclude<keyof Settings, "pools">[];
 
 export function readEnvironment(): Environment {
   const read = (name: string) => process.env[name] || undefined;
@@ -191,18 +212,24 @@ export function parseSettings(text: string, path: string): Settings {
     });
   }
   const settings: Settings = {};
+  const toPath = (key: string, value: string) =>
+    isPath(key, value) ? resolve(dirname(path), value) : value;
   for (const [key, value] of Object.entries(parsed)) {
+    if (key === "pools") {
+      settings.pools = parsePools(value, path, toPath);
+      continue;
+    }
     if (!isSettingName(key)) {
       throw new PandoError("EINVAL", `${path} has an unknown key, ${quote(key)}`, {
         path,
         field: key,
-        hint: `one of ${SETTING_NAMES.join(", ")}`,
+        hint: `one of ${SETTING_NAMES.join(", ")}, pools`,
       });
     }
     if (typeof value !== "string") {
       throw new PandoError("EINVAL", `${path}: "${key}" is not a string`, { path, field: key });
     }
-    settings[key] = isPath(key, value) ? resolve(dirname(path), value) : value;
+    settings[key] = toPath(key, value);
   }
   return settings;
 }
@@ -210,16 +237,7 @@ export function parseSettings(text: string, path: string): Settings {
 /** Checks every value, those that are not used too. */
 export function makeConfig(settings: Settings, environment: Environment): Config {
   const socket = resolve(settings.socket ?? defaultSocket(environment));
-  const nbdSocket = orNone(settings.nbdSocket ?? join(dirname(socket), "nbd.sock"), (path) =>
-    resolve(path),
-  );
   checkSocketPath("socket", socket);
-  if (nbdSocket !== null) checkSocketPath("nbdSocket", nbdSocket);
-  if (socket === nbdSocket) {
-    throw new PandoError("EINVAL", `"socket" and "nbdSocket" are both ${socket}`, {
-      field: "nbdSocket",
-    });
-  }
   const metrics = orNone(settings.metrics ?? DEFAULT_METRICS, (text) =>
     parseAddress(text, "metrics"),
   );
@@ -230,24 +248,70 @@ export function makeConfig(settings: Settings, environment: Environment): Config
       { field: "metrics", hint: `${DEFAULT_METRICS}, or none` },
     );
   }
-  const target = orNone(settings.target ?? DEFAULT_TARGET, (text) => parsePlaces(text, "target"));
   return Object.freeze({
     pool: settings.pool === undefined ? null : resolve(settings.pool),
-    meta: settings.meta === undefined ? null : resolve(settings.meta),
+    pools: makePools(settings, socket),
+    ...makePool(settings, socket, "nbd.sock"),
     socket,
-    nbdSocket,
     metrics,
-    target: target ?? [],
-    advertise: advertised(target, settings.advertise),
-    nvmet: orNone(settings.nvmet ?? "none", (text) => parseNvmet(text)),
     authentication: parsePolicy(settings),
     targetTls: parseTargetTls(settings.targetTls ?? "allowed"),
     api: makeApi(settings),
+    logLevel: parseLogLevel(settings.logLevel ?? "info"),
+  });
+}
+
+function makePool(settings: PoolSettings, socket: string, nbdName: string): PoolConfig {
+  const nbdSocket = orNone(settings.nbdSocket ?? join(dirname(socket), nbdName), (path) =>
+    resolve(path),
+  );
+  if (nbdSocket !== null) checkSocketPath("nbdSocket", nbdSocket);
+  if (socket === nbdSocket) {
+    throw new PandoError("EINVAL", `"socket" and "nbdSocket" are both ${socket}`, {
+      field: "nbdSocket",
+    });
+  }
+  const target = orNone(settings.target ?? DEFAULT_TARGET, (text) => parsePlaces(text, "target"));
+  return Object.freeze({
+    meta: settings.meta === undefined ? null : resolve(settings.meta),
+    nbdSocket,
+    target: target ?? [],
+    advertise: advertised(target, settings.advertise),
+    nvmet: orNone(settings.nvmet ?? "none", (text) => parseNvmet(text)),
     indexCacheBytes: parseIndexCache(settings.indexCache ?? DEFAULT_INDEX_CACHE),
     spaceLevels: parseSpaceLevels(settings.spaceLevels ?? DEFAULT_SPACE_LEVELS),
     discard: parseDiscard(settings.discard ?? "auto"),
-    logLevel: parseLogLevel(settings.logLevel ?? "info"),
   });
+}
+
+/** Null: there is one, if there is any. */
+function makePools(settings: Settings, socket: string): readonly NamedPoolConfig[] | null {
+  const { pools, indexCache, spaceLevels, discard } = settings;
+  if (pools === undefined) return null;
+  const misplaced = OF_EACH_POOL.find((key) => settings[key] !== undefined);
+  if (misplaced !== undefined) {
+    throw new PandoError("EINVAL", `"${misplaced}" is said of each pool where there are "pools"`, {
+      field: misplaced,
+    });
+  }
+  const shared = Object.entries({ indexCache, spaceLevels, discard });
+  const defaults = Object.fromEntries(shared.filter(([, value]) => value !== undefined));
+  const made = pools.map((own, at): NamedPoolConfig => {
+    const name = requirePoolName(own.name, `pools[${at}]`);
+    if (own.pool === undefined || own.target === undefined) {
+      const field = own.pool === undefined ? "pool" : "target";
+      throw new PandoError("EINVAL", `the pool ${name} has no "${field}"`, {
+        field,
+        hint:
+          field === "pool" ? "its folder or device" : "HOST:PORT, another for each pool, or none",
+      });
+    }
+    const nbdName = nbdSocketOf(socket, name);
+    const settled = makePool({ ...defaults, ...own }, socket, nbdName);
+    return Object.freeze({ name, pool: resolve(own.pool), ...settled });
+  });
+  requireApart(made);
+  return Object.freeze(made);
 }
 
 function advertised(target: Address[] | null, setting: string | undefined): Address[] {
@@ -383,11 +447,11 @@ function orNone<T>(text: string, parse: (text: string) => T): T | null {
   return text === "none" ? null : parse(text);
 }
 
-function isSettingName(key: string): key is keyof Settings {
+function isSettingName(key: string): key is (typeof SETTING_NAMES)[number] {
   return (SETTING_NAMES as readonly string[]).includes(key);
 }
 
-function isPath(key: keyof Settings, value: string): boolean {
+function isPath(key: string, value: string): boolean {
   return (
     key === "pool" ||
     key === "meta" ||

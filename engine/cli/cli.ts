@@ -51,6 +51,12 @@ function parser(argv: string[], loadEngine: LoadEngine): Argv<GlobalOptions> {
       describe: "The daemon's socket (or PANDO_SOCKET)",
       global: true,
     })
+    .option("pool", {
+      type: "string",
+      requiresArg: true,
+      describe: "Which pool, by its name, of a daemon that serves several",
+      global: true,
+    })
     .option("config", {
       type: "string",
       requiresArg: true,

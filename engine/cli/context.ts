@@ -5,6 +5,8 @@ import type { PandoClient } from "../serve/client.js";
 
 export interface GlobalOptions {
   socket: string | undefined;
+  /** Of a daemon with several: the name of one. */
+  pool: string | undefined;
   config: string | undefined;
   json: boolean;
 }
@@ -22,7 +24,7 @@ export async function withClient<T>(
 ): Promise<T> {
   // Only here: what needs no daemon should not wait for gRPC to load.
   const { PandoClient } = await import("../serve/client.js");
-  const client = new PandoClient(socketPath(options));
+  const client = new PandoClient(socketPath(options), options.pool ?? null);
   try {
     return await work(client);
   } finally {

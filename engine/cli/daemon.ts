@@ -61,7 +61,8 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
       });
       const environment = readEnvironment();
       const config = loadConfig({ configPath: args.config, flags, environment });
-      if (config.nvmet !== null) {
+      const served = config.pools ?? [config];
+      if (served.some(({ nvmet }) => nvmet !== null)) {
         const { separateMounts } = await import("../own-mounts.js");
         await separateMounts(environment);
       }
@@ -73,6 +74,10 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
 }
 
 /** Without the flags that were not given, which would otherwise override the file with nothing. */
-function given(flags: { [K in keyof Settings]-?: string | undefined }): Settings {
+function given(
+  flags: {
+    [K in keyof Omit<Settings, "pools">]-?: string | undefined;
+  },
+): Settings {
   return Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined));
 }

@@ -8,7 +8,7 @@ import type { CreateDeviceOptions } from "../daemon.js";
 import type { CheckReport, PoolInfo, TrimProgress } from "../serve/client.js";
 import { writeWhole } from "./backup.js";
 import { type GlobalOptions, type LoadEngine, withClient } from "./context.js";
-import { formatFields, printResult } from "./print.js";
+import { formatFields, formatTable, printResult } from "./print.js";
 import { Progress } from "./progress.js";
 
 const META = {
@@ -28,7 +28,7 @@ interface CreateArguments {
 }
 
 export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Argv<GlobalOptions> {
-  return yargs.command("pool", "Make, grow, show, trim, check or back up a pool", (pool) =>
+  return yargs.command("pool", "Make, list, grow, show, trim, check or back up pools", (pool) =>
     pool
       .command(
         "create <path>",
@@ -93,6 +93,26 @@ export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Arg
         async (args) => {
           const info = await withClient(args, (client) => client.info());
           printResult(args, info, () => describePool(info));
+        },
+      )
+      .command(
+        "list",
+        "List the pools of the daemon, those that it could not open too",
+        (list) => list.example("$0 pool list", "Their names are what --pool takes"),
+        async (args) => {
+          const found = await withClient(args, (client) => client.listPools());
+          printResult(args, found, () =>
+            formatTable(
+              ["NAME", "PATH", "SIZE", "USED", "STATE"],
+              found.map((one) => [
+                one.name || "-",
+                one.path,
+                one.uuid === "" ? "-" : formatSize(one.sizeBytes),
+                one.uuid === "" ? "-" : formatSize(one.usedBytes),
+                one.failure ?? "takes reads and writes",
+              ]),
+            ),
+          );
         },
       )
       .command(
@@ -233,7 +253,7 @@ export function addPool(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): Arg
       )
       .demandCommand(
         1,
-        "no verb: create, grow, show, trim, check, backup-metadata or restore-metadata",
+        "no verb: create, list, grow, show, trim, check, backup-metadata or restore-metadata",
       )
       .strict(),
   );

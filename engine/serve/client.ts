@@ -1,6 +1,12 @@
 // The control client: what the CLI, and later others, use to talk to a daemon. Methods have the
 // names and types of PoolService, and throw the errors that the pool threw.
-import { Client, type ClientOptions, credentials, type ServiceError } from "@grpc/grpc-js";
+import {
+  Client,
+  type ClientOptions,
+  credentials,
+  Metadata,
+  type ServiceError,
+} from "@grpc/grpc-js";
 import { type Address, formatAddress } from "../base/address.js";
 import type { TlsFiles } from "../base/config.js";
 import { PandoError } from "../base/errors.js";
@@ -18,6 +24,7 @@ import type {
   SnapshotInfo,
   TrimProgress,
 } from "../core/api.js";
+import { POOL_KEY, type PoolEntry } from "./pools.js";
 import {
   method,
   type StreamMethods,
@@ -29,6 +36,7 @@ import { fromStatus, isNoAnswer } from "./status.js";
 import { clientCredentials } from "./tls.js";
 import {
   fromPoolMessage,
+  fromPoolsMessage,
   fromReceiveMessage,
   fromSnapshotMessage,
   fromVolumeMessage,
@@ -54,6 +62,7 @@ export type {
   TrimProgress,
   VolumeInfo,
 } from "../core/api.js";
+export type { PoolEntry } from "./pools.js";
 export type { ReceiveView, Served, SnapshotView, VolumeView } from "./view.js";
 
 /** A daemon on another machine. */
@@ -78,9 +87,14 @@ export class PandoClient {
   readonly #place: string;
   readonly #hint: string;
   readonly #timeoutMs: number | null;
+  readonly #metadata = new Metadata();
 
-  /** A socket of this machine, or a daemon elsewhere. */
-  constructor(daemon: string | RemoteDaemon) {
+  /**
+   * A socket of this machine, or a daemon elsewhere; `pool` is the name of one of several that it
+   * serves.
+   */
+  constructor(daemon: string | RemoteDaemon, pool: string | null = null) {
+    if (pool !== null) this.#metadata.set(POOL_KEY, pool);
     if (typeof daemon === "string") {
       this.#place = daemon;
       this.#hint = "pando daemon --pool PATH, or name its socket with --socket";
@@ -96,6 +110,10 @@ export class PandoClient {
 
   close(): void {
     this.#client.close();
+  }
+
+  async listPools(): Promise<PoolEntry[]> {
+    return fromPoolsMessage(await this.#call("ListPools", {}));
   }
 
   async info(): Promise<PoolInfo> {
@@ -279,6 +297,7 @@ export class PandoClient {
         definition.requestSerialize,
         definition.responseDeserialize,
         request,
+        this.#metadata,
         this.#callOptions(),
         (error, response) => {
           if (error !== null) reject(this.#error(error));
@@ -310,6 +329,7 @@ export class PandoClient {
       definition.requestSerialize,
       definition.responseDeserialize,
       request,
+      this.#metadata,
       this.#callOptions(),
     );
     try {

@@ -4,8 +4,8 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { type Address, formatAddress } from "../base/address.js";
 import { PandoError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
-import type { PoolService } from "../core/api.js";
-import { METRICS_CONTENT_TYPE, renderMetrics } from "./metrics.js";
+import { METRICS_CONTENT_TYPE, renderMetrics, type ScrapedPool } from "./metrics.js";
+import { isOpen, listPools, type PoolPlace } from "./pools.js";
 
 interface Reply {
   status: number;
@@ -24,15 +24,15 @@ const MAX_CONNECTIONS = 64;
 const MAX_HEADER_BYTES = 8192;
 
 export async function startHttpServer(options: {
-  pool: PoolService;
+  pools: readonly PoolPlace[];
   address: Address;
   log: Log;
 }): Promise<HttpServer> {
-  const { pool, address, log } = options;
+  const { pools, address, log } = options;
   const server = createServer(
     { maxHeaderSize: MAX_HEADER_BYTES, requestTimeout: REQUEST_TIMEOUT_MS },
     (request, response) => {
-      answer(request, pool)
+      answer(request, pools)
         .catch((error: unknown): Reply => {
           log.error({ url: request.url, err: error }, "an HTTP request failed");
           return { status: 500, body: "internal error\n" };
@@ -53,7 +53,7 @@ export async function startHttpServer(options: {
   };
 }
 
-async function answer(request: IncomingMessage, pool: PoolService): Promise<Reply> {
+async function answer(request: IncomingMessage, pools: readonly PoolPlace[]): Promise<Reply> {
   if (request.method !== "GET" && request.method !== "HEAD") {
     return { status: 405, body: "only GET\n" };
   }
@@ -64,18 +64,27 @@ async function answer(request: IncomingMessage, pool: PoolService): Promise<Repl
       // everything around it.
       return { status: 200, body: "ok\n" };
     case "/readyz": {
-      const { failure } = await pool.info();
-      if (failure === null) return { status: 200, body: "ok\n" };
-      return { status: 503, body: `${failure}\n` };
+      // One that takes no writes, or is not there, must not take the others out of service.
+      const failures = (await listPools(pools)).map(({ failure }) => failure);
+      const said = failures.flatMap((failure) => failure ?? []).join("\n");
+      const ready = failures.some((failure) => failure === null);
+      return { status: ready ? 200 : 503, body: `${said || "ok"}\n` };
     }
     case "/metrics": {
-      const [info, volumes] = await Promise.all([pool.info(), pool.listOpenVolumes()]);
-      const body = await renderMetrics(info, volumes);
+      const body = await renderMetrics(await Promise.all(pools.map(scrape)));
       return { status: 200, body, type: METRICS_CONTENT_TYPE };
     }
     default:
       return { status: 404, body: "there are /metrics, /healthz and /readyz\n" };
   }
+}
+
+async function scrape(place: PoolPlace): Promise<ScrapedPool> {
+  const { name } = place;
+  if (!isOpen(place)) return { name, info: null, open: [] };
+  const { pool } = place;
+  const [info, open] = await Promise.all([pool.info(), pool.listOpenVolumes()]);
+  return { name, info, open };
 }
 
 function send(response: ServerResponse, reply: Reply): void {

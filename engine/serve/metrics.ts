@@ -37,13 +37,13 @@ const POOL_GAUGES: [name: string, help: string, value: (info: PoolInfo) => numbe
     (info) => info.reclaim.layersWaiting,
   ],
   ["pando_pool_reclaim_spans_waiting", "Their spans.", (info) => info.reclaim.spansWaiting],
-  [
-    "pando_pool_writable",
-    "1, or 0 after a failure that stopped writes.",
-    (info) => (info.failure === null ? 1 : 0),
-  ],
   ["pando_journal_size_bytes", "Room for journal blocks.", (info) => info.journal.sizeBytes],
   ["pando_journal_used_bytes", "Journal since the checkpoint.", (info) => info.journal.usedBytes],
+];
+
+const WRITABLE: [name: string, help: string] = [
+  "pando_pool_writable",
+  "1, or 0 after a failure that stopped writes, or kept the pool from being opened.",
 ];
 
 const POOL_COUNTERS: [name: string, help: string, value: (info: PoolInfo) => number][] = [
@@ -63,39 +63,95 @@ const VOLUME_GAUGES: [name: string, help: string, value: (volume: VolumeInfo) =>
   ["pando_volume_shared_bytes", "Mapped, owned by another layer.", (volume) => volume.sharedBytes],
 ];
 
-/** The text of one scrape; `open` are the volumes that somebody has open. */
-export function renderMetrics(info: PoolInfo, open: VolumeInfo[]): Promise<string> {
+/** A pool at the moment of a scrape. */
+export interface ScrapedPool {
+  /** Null: the only one, and its series have no label for it. */
+  name: string | null;
+  /** Null: it could not be opened. */
+  info: PoolInfo | null;
+  /** Volumes that somebody has open. */
+  open: VolumeInfo[];
+}
+
+type Labels = Record<string, string>;
+
+/** The text of one scrape. */
+export function renderMetrics(pools: readonly ScrapedPool[]): Promise<string> {
   const registry = new Registry();
-  const registers = [registry];
-  for (const [name, help, value] of POOL_GAUGES) {
-    new Gauge({ name, help, registers }).set(value(info));
+  const metrics = new Metrics(
+    registry,
+    pools.some(({ name }) => name !== null),
+  );
+  for (const { name, info, open } of pools) {
+    const labels: Labels = name === null ? {} : { pool: name };
+    if (info === null) metrics.gauge(WRITABLE, labels, 0);
+    else addPool(metrics, labels, info);
+    addVolumes(metrics, labels, open);
   }
-  for (const [name, help, value] of POOL_COUNTERS) {
-    new Counter({ name, help, registers }).inc(value(info));
-  }
-  for (const [name, value] of countersByName(info.counters)) {
-    new Counter({ name, help: "Counted by the engine.", registers }).inc(value);
-  }
-  for (const [name, help, value] of VOLUME_GAUGES) {
-    const gauge = new Gauge({ name, help, labelNames: ["volume"], registers });
-    for (const volume of open) gauge.set({ volume: volume.name }, value(volume));
-  }
-  addSessions(open, registers);
-  addProcess(registers);
+  addProcess([registry]);
   return registry.metrics();
 }
 
-function addSessions(open: VolumeInfo[], registers: Registry[]): void {
-  const gauge = new Gauge({
-    name: "pando_volume_sessions",
-    help: "Openings of a volume by a front end.",
-    labelNames: ["volume", "front_end"],
-    registers,
-  });
-  for (const volume of open) {
-    for (const session of volume.sessions) {
-      gauge.inc({ volume: volume.name, front_end: session.frontEnd }, session.count);
+function addPool(metrics: Metrics, labels: Labels, info: PoolInfo): void {
+  for (const [name, help, value] of POOL_GAUGES) metrics.gauge([name, help], labels, value(info));
+  metrics.gauge(WRITABLE, labels, info.failure === null ? 1 : 0);
+  for (const [name, help, value] of POOL_COUNTERS) metrics.count([name, help], labels, value(info));
+  for (const [name, value] of countersByName(info.counters)) {
+    metrics.count([name, "Counted by the engine."], labels, value);
+  }
+}
+
+function addVolumes(metrics: Metrics, labels: Labels, open: VolumeInfo[]): void {
+  for (const [name, help, value] of VOLUME_GAUGES) {
+    metrics.declare([name, help], ["volume"]);
+    for (const volume of open) {
+      metrics.gauge([name, help], { ...labels, volume: volume.name }, value(volume));
     }
+  }
+  const sessions: Named = ["pando_volume_sessions", "Openings of a volume by a front end."];
+  metrics.declare(sessions, ["volume", "front_end"]);
+  for (const volume of open) {
+    for (const { frontEnd, count } of volume.sessions) {
+      metrics.gauge(sessions, { ...labels, volume: volume.name, front_end: frontEnd }, count);
+    }
+  }
+}
+
+type Named = [name: string, help: string];
+
+/** Series of one scrape, by name; several pools have the same ones, each with its label. */
+class Metrics {
+  readonly #registers: Registry[];
+  readonly #common: string[];
+  readonly #gauges = new Map<string, Gauge>();
+  readonly #counters = new Map<string, Counter>();
+
+  constructor(registry: Registry, named: boolean) {
+    this.#registers = [registry];
+    this.#common = named ? ["pool"] : [];
+  }
+
+  /** Gauges with these labels: there without a series, too. */
+  declare([name, help]: Named, labels: string[]): Gauge {
+    const known = this.#gauges.get(name);
+    if (known !== undefined) return known;
+    const labelNames = [...this.#common, ...labels];
+    const gauge = new Gauge({ name, help, labelNames, registers: this.#registers });
+    this.#gauges.set(name, gauge);
+    return gauge;
+  }
+
+  /** Adds up where it is called again. */
+  gauge(named: Named, labels: Labels, value: number): void {
+    this.declare(named, []).inc(labels, value);
+  }
+
+  count([name, help]: Named, labels: Labels, value: number): void {
+    const counter =
+      this.#counters.get(name) ??
+      new Counter({ name, help, labelNames: this.#common, registers: this.#registers });
+    this.#counters.set(name, counter);
+    counter.inc(labels, value);
   }
 }
 

@@ -124,6 +124,15 @@ export interface ReceiveMessage {
   nbdUri: string;
 }
 
+export interface PoolEntryMessage {
+  name: string;
+  path: string;
+  uuid: string;
+  sizeBytes: number;
+  usedBytes: number;
+  failure: string;
+}
+
 type Empty = Record<string, never>;
 type ByName = { name: string };
 type BySnapshot = { volume: string; snapshot: string };
@@ -131,6 +140,7 @@ type ByHost = { volume: string; hostNqn: string };
 
 /** Answered with one message. */
 export interface UnaryMethods {
+  ListPools: { request: Empty; response: { pools: PoolEntryMessage[] } };
   GetPool: { request: Empty; response: PoolMessage };
   GrowPool: { request: { sizeBytes: number; sparse: boolean }; response: PoolMessage };
   CheckPool: { request: Empty; response: CheckReportMessage };

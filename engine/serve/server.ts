@@ -5,6 +5,7 @@ import { setImmediate as othersTurn } from "node:timers/promises";
 import {
   type handleServerStreamingCall,
   type handleUnaryCall,
+  type Metadata,
   Server,
   ServerCredentials,
   type ServerWritableStream,
@@ -20,6 +21,7 @@ import { checkHostNqn } from "../base/nqn.js";
 import { quote } from "../base/quote.js";
 import { checkWholeBlocks } from "../base/size.js";
 import type { Limits, PoolService, SnapshotInfo, SpaceInfo, VolumeInfo } from "../core/api.js";
+import { choosePool, failureOf, isOpen, listPools, POOL_KEY, type PoolPlace } from "./pools.js";
 import {
   type StreamMethods,
   type StreamName,
@@ -35,6 +37,7 @@ import {
   fromOriginMessage,
   type Places,
   toPoolMessage,
+  toPoolsMessage,
   toReceiveMessage,
   toSnapshotMessage,
   toVolumeMessage,
@@ -43,8 +46,11 @@ import {
   viewVolume,
 } from "./view.js";
 
+/** All but those that are about the daemon. */
+type PoolMethod = Exclude<UnaryName, "ListPools">;
+
 type UnaryHandlers = {
-  [M in UnaryName]: (request: UnaryMethods[M]["request"]) => Promise<UnaryMethods[M]["response"]>;
+  [M in PoolMethod]: (request: UnaryMethods[M]["request"]) => Promise<UnaryMethods[M]["response"]>;
 };
 
 type StreamHandlers = {
@@ -67,24 +73,31 @@ const LIST_PAGE = 500;
 const HOSTS_PER_MESSAGE = 4096;
 
 export async function startControlServer(options: {
-  pool: PoolService;
+  pools: readonly PoolPlace[];
   socket: string;
   api: ApiConfig | null;
-  places: Places;
   log: Log;
 }): Promise<ControlServer> {
-  const { pool, socket, api, places, log } = options;
+  const { pools, socket, api, log } = options;
   // First, because files that cannot be read must leave nothing behind.
   const apiCredentials = api === null ? null : serverCredentials(api.tls);
-  const { blockSizeBytes } = await pool.info();
-  const unary = unaryHandlers(pool, places, blockSizeBytes);
-  const stream = streamHandlers(pool, places);
-  const implementation: UntypedServiceImplementation = {};
-  for (const name of Object.keys(unary) as UnaryName[]) {
-    implementation[name] = serveUnary(name, unary, log);
-  }
-  for (const name of Object.keys(stream) as StreamName[]) {
-    implementation[name] = serveStream(name, stream, log);
+  const served = await Promise.all(pools.map(serve));
+  const choose: Choose = (metadata) => {
+    const named = metadata.get(POOL_KEY)[0] ?? "";
+    return choosePool(served, String(named)).handlers();
+  };
+  const implementation: UntypedServiceImplementation = {
+    ListPools: serveUnary("ListPools", async () => toPoolsMessage(await listPools(pools)), log),
+  };
+  for (const [name, { responseStream }] of Object.entries(service)) {
+    if (name === "ListPools") continue;
+    implementation[name] = responseStream
+      ? serveStream(name as StreamName, choose, log)
+      : serveUnary(
+          name as PoolMethod,
+          (request, metadata) => choose(metadata).unary[name as PoolMethod](request as never),
+          log,
+        );
   }
   const server = new Server();
   server.addService(service, implementation);
@@ -103,6 +116,31 @@ export async function startControlServer(options: {
     throw error;
   }
   return { close };
+}
+
+/** The handlers of the pool that a request means. */
+type Choose = (metadata: Metadata) => Handlers;
+
+interface Handlers {
+  unary: UnaryHandlers;
+  stream: StreamHandlers;
+}
+
+async function serve(place: PoolPlace): Promise<{ name: string | null; handlers(): Handlers }> {
+  const { name } = place;
+  if (!isOpen(place)) {
+    const handlers = () => {
+      throw failureOf(place);
+    };
+    return { name, handlers };
+  }
+  const { pool, places } = place;
+  const { blockSizeBytes } = await pool.info();
+  const made = {
+    unary: unaryHandlers(pool, places, blockSizeBytes),
+    stream: streamHandlers(pool, places),
+  };
+  return { name, handlers: () => made };
 }
 
 function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number): UnaryHandlers {
@@ -312,15 +350,19 @@ function requireUuid(text: string, field: string): void {
   throw new PandoError("EINVAL", `${quote(text)} is not a UUID`, { field });
 }
 
+type Handle<M extends UnaryName> = (
+  request: UnaryMethods[M]["request"],
+  metadata: Metadata,
+) => Promise<UnaryMethods[M]["response"]>;
+
 function serveUnary<M extends UnaryName>(
   name: M,
-  handlers: UnaryHandlers,
+  handle: Handle<M>,
   log: Log,
 ): handleUnaryCall<UnaryMethods[M]["request"], UnaryMethods[M]["response"]> {
-  const handle = handlers[name];
   return async (call, callback) => {
     try {
-      const response = await handle(call.request);
+      const response = await handle(call.request, call.metadata);
       log.debug({ method: name }, "served");
       callback(null, response);
     } catch (error) {
@@ -331,13 +373,12 @@ function serveUnary<M extends UnaryName>(
 
 function serveStream<M extends StreamName>(
   name: M,
-  handlers: StreamHandlers,
+  choose: Choose,
   log: Log,
 ): handleServerStreamingCall<StreamMethods[M]["request"], StreamMethods[M]["response"]> {
-  const handle = handlers[name];
   return async (call) => {
     try {
-      for await (const message of await handle(call.request)) {
+      for await (const message of await choose(call.metadata).stream[name](call.request)) {
         if (call.cancelled) return;
         if (!call.write(message)) await drained(call);
       }

@@ -12,9 +12,11 @@ import type {
   SessionInfo,
   VolumeInfo,
 } from "../core/api.js";
+import type { PoolEntry } from "./pools.js";
 import type {
   LimitChangeMessage,
   OriginMessage,
+  PoolEntryMessage,
   PoolMessage,
   ReceiveMessage,
   ServedSnapshotMessage,
@@ -171,6 +173,14 @@ export function toOriginMessage(origin: Origin): OriginMessage {
 
 export function fromOriginMessage(message: OriginMessage): Origin {
   return { volume: message.volume, snapshot: message.snapshot || null };
+}
+
+export function toPoolsMessage(entries: PoolEntry[]): { pools: PoolEntryMessage[] } {
+  return { pools: entries.map((entry) => ({ ...entry, failure: entry.failure ?? "" })) };
+}
+
+export function fromPoolsMessage({ pools }: { pools: PoolEntryMessage[] }): PoolEntry[] {
+  return pools.map((entry) => ({ ...entry, failure: entry.failure || null }));
 }
 
 export function toPoolMessage(info: PoolInfo): PoolMessage {

@@ -429,7 +429,16 @@ test("numbers as names are names", async () => {
 
 test("help has an example for every verb, and goes to stdout", async () => {
   const verbs = {
-    pool: ["create", "grow", "show", "trim", "check", "backup-metadata", "restore-metadata"],
+    pool: [
+      "create",
+      "list",
+      "grow",
+      "show",
+      "trim",
+      "check",
+      "backup-metadata",
+      "restore-metadata",
+    ],
     volume: [
       "create",
       "list",

@@ -25,6 +25,7 @@ const make = (settings: Settings) => makeConfig(settings, NO_ENVIRONMENT);
 test("without anything, the defaults", () => {
   assert.equal(make({}), {
     pool: null,
+    pools: null,
     meta: null,
     socket: "/run/pando/pando.sock",
     nbdSocket: "/run/pando/nbd.sock",
@@ -42,6 +43,53 @@ test("without anything, the defaults", () => {
   });
   const { socket } = makeConfig({}, { ...NO_ENVIRONMENT, runtimeDir: "/run/user/7" });
   assert.is(socket, "/run/user/7/pando/pando.sock");
+});
+
+test("several pools, each with its own places", () => {
+  const text = JSON.stringify({
+    indexCache: "8MiB",
+    pools: [
+      { name: "fast", pool: "fast", target: "10.0.0.5:4420", discard: "on" },
+      { name: "bulk", pool: "/dev/sdb", target: "none", nbdSocket: "none", indexCache: "4MiB" },
+    ],
+  });
+  const config = make(parseSettings(text, "/etc/pando/pando.json"));
+  assert.is(config.pool, null);
+  const [fast, bulk] = config.pools ?? [];
+  assert.is(fast?.pool, "/etc/pando/fast");
+  assert.is(fast?.nbdSocket, "/run/pando/pando-fast-nbd.sock");
+  assert.equal(fast?.target, [{ host: "10.0.0.5", port: 4420 }]);
+  assert.equal([fast?.discard, fast?.indexCacheBytes], ["on", 8 * 2 ** 20]);
+  assert.equal([bulk?.name, bulk?.pool, bulk?.target], ["bulk", "/dev/sdb", []]);
+  assert.equal([bulk?.discard, bulk?.indexCacheBytes], ["auto", 4 * 2 ** 20]);
+  assert.equal([bulk?.nbdSocket, bulk?.advertise], [null, []]);
+});
+
+test("pools that get in each other's way, and what is said in the wrong place", () => {
+  const a = { name: "a", pool: "/a", target: "none" };
+  const b = { name: "b", pool: "/b", target: "none" };
+  const pools = (...entries: object[]) =>
+    make(parseSettings(JSON.stringify({ pools: entries }), "/f"));
+  const place = { target: "127.0.0.1:4420" };
+  const kernel = { nvmet: "10.0.0.5:4430" };
+  for (const [wrong, why] of [
+    [() => pools(a, { ...b, pool: "/x/../a" }), /a and b have the same "pool": \/a/],
+    [() => pools(a, { ...b, name: "a" }), /the same "name"/],
+    [() => pools({ ...a, ...place }, { ...b, ...place }), /the same "target": 127\.0\.0\.1:4420/],
+    [() => pools({ ...a, nbdSocket: "/s" }, { ...b, nbdSocket: "/s" }), /the same "nbdSocket"/],
+    [() => pools({ ...a, ...kernel }, { ...b, nvmet: "10.0.0.5:4431" }), /both have "nvmet"/],
+    [() => pools({ name: "a", pool: "/a" }), /the pool a has no "target"/],
+    [() => pools({ name: "a", target: "none" }), /the pool a has no "pool"/],
+    [() => pools({ pool: "/a", target: "none" }), /pools\[0\] has no name/],
+    [() => pools({ ...a, name: "a/b" }), /"a\/b" cannot be the name of a pool/],
+    [() => pools({ ...a, colour: "red" }), /pools\[0\] has an unknown key, "colour"/],
+    [() => pools({ ...a, discard: true }), /"discard" is not a string/],
+    [() => pools(), /"pools" is not a list of pools/],
+    [() => make({ pools: [a], target: "none" }), /"target" is said of each pool/],
+    [() => make({ pools: [a], pool: "/a" }), /"pool" is said of each pool/],
+  ] as const) {
+    refuses(wrong, "EINVAL", why);
+  }
 });
 
 test("it cannot be changed once it is made", () => {

@@ -85,6 +85,16 @@ function load(content: unknown, flags = {}) {
   return loadCsiConfig(path, flags);
 }
 
+test("a daemon with several pools is a storage node for each", () => {
+  const pools = ["fast", "bulk"].map((pool) => ({ ...NODE, name: `a-${pool}`, pool }));
+  const { storageNodes } = load({ storageNodes: pools, tls: TLS, mode: "controller" });
+  const named = storageNodes.map(({ name, pool }) => [name, pool]);
+  assert.equal(named, [
+    ["a-fast", "fast"],
+    ["a-bulk", "bulk"],
+  ]);
+});
+
 test("the configuration: paths are relative to it, flags override it", () => {
   const config = load({ storageNodes: [NODE], tls: TLS, mode: "node" }, { mode: "controller" });
   assert.equal(config.storageNodes, [

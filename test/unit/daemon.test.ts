@@ -13,6 +13,8 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { isPandoError } from "../../engine/base/errors.js";
+import { PandoClient } from "../../engine/serve/client.js";
 import {
   failed,
   freePort,
@@ -109,6 +111,51 @@ test("systemd is told by the command that it has for that", async () => {
   });
   await one.stop();
   assert.is(readFileSync(told, "utf8"), "READY=1\nSTOPPING=1\n");
+});
+
+test("several pools: each request says which, and one that does not open keeps nobody else", async () => {
+  const config = join(folder.path, "several.json");
+  const path = join(folder.path, "several", "pando.sock");
+  const pools = [
+    { name: "lost", pool: "/pools/busy", target: "none" },
+    { name: "fast", pool: "/pools/fast", target: "none" },
+    { name: "bulk", pool: "/pools/bulk", target: "none" },
+  ];
+  writeFileSync(config, JSON.stringify({ pools }));
+  const one = await startPandoDaemon(fake, ["--config", config, "--socket", path, ...quiet]);
+  assert.match(one.log(), /"pool":"lost".*the pool is not served/);
+  const on = async <T>(name: string | null, work: (client: PandoClient) => Promise<T>) => {
+    const client = new PandoClient(path, name);
+    return work(client).finally(() => client.close());
+  };
+  const add = (client: PandoClient) => client.createVolume("db", 4096);
+  await on("bulk", add);
+  const names = async (client: PandoClient) => (await client.listVolumes()).map(({ name }) => name);
+  assert.equal(await on("bulk", names), ["in-use", "db"]);
+  assert.equal(await on("fast", names), ["in-use"]);
+  for (const [name, code, why] of [
+    [null, "EINVAL", /several pools: lost, fast, bulk$/],
+    ["slow", "ENOTFOUND", /no pool "slow": it serves lost, fast, bulk$/],
+    [
+      "lost",
+      "EBUSY",
+      /the pool lost is not served: the pool \/pools\/busy is open in process 4711$/,
+    ],
+  ] as const) {
+    const error = await on(name, add).catch((thrown: unknown) => thrown);
+    assert.ok(isPandoError(error, code));
+    assert.match(error.message, why);
+  }
+  const listed = await runPando(fake, ["pool", "list", "--socket", path]);
+  assert.match(listed.stdout, /^lost +\/pools\/busy +- +- +the pool lost is not served/m);
+  assert.match(listed.stdout, /^bulk +\/pools\/bulk +\S+ \S+ +\S+ \S+ +takes reads and writes$/m);
+  const shown = await runPando(fake, ["pool", "show", "--pool", "fast", "--socket", path]);
+  assert.match(shown.stdout, /\/pools\/fast/);
+  assert.is(await one.stop(), 0);
+  writeFileSync(config, JSON.stringify({ pools: pools.slice(0, 1) }));
+  const args = ["--config", config, "--socket", path, "--log-level", "fatal", ...quiet];
+  const none = await runPando(fake, ["daemon", ...args]);
+  failed(none, 1, /the pool lost is not served/);
 });
 
 test("metrics, health and readiness", async () => {

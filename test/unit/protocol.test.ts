@@ -92,6 +92,14 @@ const BY_HOST = { volume: "db", hostNqn: "nqn" };
 const BY_SIZE = { name: "db", sizeBytes: 2 ** 40 };
 
 const MESSAGES: Record<UnaryName | StreamName, { request: object; response: object }> = {
+  ListPools: {
+    request: {},
+    response: {
+      pools: [
+        { name: "p", path: "/p", uuid: "u", sizeBytes: 2 ** 44, usedBytes: 2 ** 43, failure: "f" },
+      ],
+    },
+  },
   GetPool: { request: {}, response: POOL },
   CheckPool: { request: {}, response: REPORT },
   GrowPool: { request: { sizeBytes: 2 ** 44, sparse: true }, response: POOL },

@@ -40,10 +40,16 @@ let server: ControlServer;
 test.before(async () => {
   port = await freePort();
   server = await startControlServer({
-    pool: new FakePool("/p"),
+    pools: [
+      {
+        name: null,
+        path: "/p",
+        pool: new FakePool("/p"),
+        places: { advertise: [], nvmet: null, nbdSocket: null },
+      },
+    ],
     socket: join(folder.path, "pando.sock"),
     api: { address: { host: "127.0.0.1", port }, tls: daemonFiles },
-    places: { advertise: [], nvmet: null, nbdSocket: null },
     log: makeLog("fatal"),
   });
 });
