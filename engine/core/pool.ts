@@ -7,7 +7,7 @@
 import type { Addon, IoResult, PoolEvent } from "../../native/native.js";
 import { assert } from "../base/assert.js";
 import type { Clock } from "../base/clock.js";
-import { MAX_VOLUME_BYTES, SECTOR_BYTES } from "../base/constants.js";
+import { MAX_VOLUME_BYTES } from "../base/constants.js";
 import { isPandoError, PandoError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import { requireName, type SnapshotRef } from "../base/name.js";
@@ -15,15 +15,13 @@ import {
   createVolume,
   deleteSnapshot,
   deleteVolume,
-  getSnapshot,
   getSpaceRecord,
   getVolume,
   type Page,
   updateVolume,
 } from "../store/catalogue.js";
 import { FreeMap } from "../store/free-map.js";
-import { abandonLayer, createLayer, findLayer } from "../store/layers.js";
-import { Lineage, lookupNearest } from "../store/lineage.js";
+import { abandonLayer, createLayer } from "../store/layers.js";
 import type { Store } from "../store/store.js";
 import type { Superblock } from "../store/superblock.js";
 import { uuidToBytes } from "../store/uuid.js";
@@ -54,14 +52,16 @@ import {
   cloneSnapshot,
   snapshotVolumes,
 } from "./branching.js";
-import { type CheckStore, checkHere } from "./check.js";
+import { Care } from "./care.js";
+import type { CheckStore } from "./check.js";
 import { Checkpointer } from "./checkpointer.js";
 import { DataPath } from "./data-path.js";
 import { diffSnapshots } from "./diff.js";
 import { VolumeExports } from "./exports.js";
-import { countFreed } from "./freed-by-delete.js";
+import { Figures } from "./figures.js";
 import { type GrowingPlace, type GrowRequest, Growth } from "./growth.js";
 import { type HostNews, Hosts } from "./hosts.js";
+import { answerHere } from "./index-questions.js";
 import { type LimitsChange, limitsOf, nativeLimits, requireLimits, withLimits } from "./limits.js";
 import { Listing } from "./listing.js";
 import { Mutex } from "./mutex.js";
@@ -75,7 +75,6 @@ import { rollBack } from "./rollback.js";
 import { Shares } from "./shares.js";
 import { Space } from "./space.js";
 import { SpaceLevels } from "./space-levels.js";
-import { Trim } from "./trim.js";
 
 export interface PoolParts {
   addon: Addon;
@@ -123,7 +122,8 @@ export class Pool implements PoolService {
   readonly #map: FreeMap;
   readonly #space: Space;
   readonly #punches: Punches;
-  readonly #trim: Trim;
+  readonly #care: Care;
+  readonly #figures: Figures;
   readonly #checkpointer: Checkpointer;
   readonly #reclaimer: Reclaimer;
   readonly #volumes: OpenVolumes;
@@ -138,7 +138,6 @@ export class Pool implements PoolService {
   readonly #tlsKeys: TlsKeys;
   readonly #catalogue = new Mutex();
   readonly #background: Background;
-  readonly #levels: SpaceLevels;
   readonly #backups: BackupMarks;
   #failure: string | null = null;
   #closed = false;
@@ -179,19 +178,11 @@ export class Pool implements PoolService {
       enabled: parts.discard,
       free: (runs) => this.#space.free(runs),
     });
-    this.#trim = new Trim({
-      path: this.#path,
-      map: this.#map,
-      pace: new Pace(parts.clock, this.#path),
-      blockSizeBytes: superblock.blockSizeBytes,
-      dataBlocks: () => this.#superblock.dataBlocks,
-      freed: () => this.#space.freeAgain(),
-    });
     this.#space = new Space(this.#path, this.#map, {
       dataBlocks,
       makeFree: () => this.#background.makeFree(),
       punches: this.#punches,
-      trim: this.#trim,
+      trimmed: () => this.#care.trimming.answered(),
       log: parts.log,
     });
     this.#growth = new Growth({
@@ -270,7 +261,33 @@ export class Pool implements PoolService {
       volumes: this.#volumes,
       change: (work) => this.#change(work),
     });
-    this.#levels = new SpaceLevels(parts.spaceLevels, parts.log);
+    this.#care = new Care({
+      store: this.#store,
+      path: this.#path,
+      map: this.#map,
+      pace: new Pace(parts.clock, this.#path),
+      blockSizeBytes: superblock.blockSizeBytes,
+      dataBlocks: () => this.#superblock.dataBlocks,
+      checkpointer: this.#checkpointer,
+      catalogue: this.#catalogue,
+      marks: this.#backups,
+      backups: parts.backups,
+      checkStore: parts.checkStore,
+      keepsRoom: parts.keepsRoom,
+      freed: () => this.#space.freeAgain(),
+    });
+    this.#figures = new Figures({
+      path: parts.path,
+      store: this.#store,
+      dataPath: this.#path,
+      map: this.#map,
+      punches: this.#punches,
+      trim: this.#care.trimming,
+      reclaimer: this.#reclaimer,
+      checkpointer: this.#checkpointer,
+      levels: new SpaceLevels(parts.spaceLevels, parts.log),
+      superblock: () => this.#superblock,
+    });
     this.#space.lend();
     this.#background = new Background({
       clock: parts.clock,
@@ -279,7 +296,7 @@ export class Pool implements PoolService {
       reclaimer: this.#reclaimer,
       log: parts.log,
       broken: () => this.#failure !== null,
-      onInterval: () => this.#watchSpace(),
+      onInterval: () => this.#figures.watchSpace(),
     });
   }
 
@@ -290,55 +307,17 @@ export class Pool implements PoolService {
 
   async info(): Promise<PoolInfo> {
     this.#assertOpen();
-    const stats = await this.#path.stats();
-    const { blockSizeBytes: block, dataBlocks, deviceSizeBytes } = this.#superblock;
-    const { blocksFreed, ...progress } = this.#reclaimer.progress();
-    const usedBlocks = this.#usedBlocks(stats.lentBlocks ?? 0);
-    const { waitingBlocks, punchedBlocks, skippedBlocks } = this.#punches.counts();
-    return {
-      uuid: this.#superblock.uuid,
-      path: this.#parts.path,
-      blockSizeBytes: block,
-      sizeBytes: dataBlocks * block,
-      usedBytes: usedBlocks * block,
-      freeBytes: (dataBlocks - usedBlocks) * block,
-      reservedBytes: deviceSizeBytes - dataBlocks * block,
-      pendingBytes: ((stats.pendingFreeBlocks ?? 0) + waitingBlocks) * block,
-      spaceLevel: this.#levels.at(usedBlocks, dataBlocks).level,
-      volumes: this.#store.count("volumes"),
-      snapshots: this.#store.count("snapshots"),
-      layers: this.#store.count("layers"),
-      reclaiming: this.#store.count("reclaim"),
-      reclaim: { ...progress, freedBytes: blocksFreed * block },
-      failure: this.#failure,
-      journal: {
-        sizeBytes: this.#superblock.journalBlocks * SECTOR_BYTES,
-        usedBytes: (stats.journalUsedBlocks ?? 0) * SECTOR_BYTES,
-      },
-      discard: {
-        state: this.#punches.state,
-        punchedBytes: punchedBlocks * block,
-        skippedBytes: skippedBlocks * block,
-      },
-      counters: { ...stats, checkpoints: this.#checkpointer.completed },
-    };
+    return this.#figures.info(this.#failure);
   }
 
   async check(): Promise<CheckReport> {
     this.#assertOpen();
-    const check = this.#parts.checkStore ?? checkHere;
-    return check(this.#store, (work) =>
-      this.#catalogue.run(() => this.#checkpointer.runAndHold(work)),
-    );
+    return this.#care.check();
   }
 
   backUpMetadata(): AsyncIterable<Uint8Array> {
     this.#assertOpen();
-    const { backups } = this.#parts;
-    if (backups === undefined) throw new PandoError("EINVAL", "this pool has no backups");
-    return backups.store((work) =>
-      this.#catalogue.run(() => this.#checkpointer.runAndHold(() => this.#backups.take(work))),
-    );
+    return this.#care.backUpMetadata();
   }
 
   /** What the superblocks say now. */
@@ -505,28 +484,14 @@ export class Pool implements PoolService {
     return diffSnapshots({ store: this.#store, blockSizeBytes, checkpoint }, request);
   }
 
-  async *countFreed(
-    volume: string,
-    snapshot: string | null,
-  ): AsyncGenerator<undefined, number | null> {
+  countFreed(volume: string, snapshot: string | null): AsyncGenerator<undefined, number | null> {
     this.#assertOpen();
-    const checkpoint = () => this.#checkpointer.run();
-    const blocks = yield* countFreed({ store: this.#store, checkpoint }, () =>
-      snapshot === null
-        ? getVolume(this.#store, volume).layer
-        : getSnapshot(this.#store, volume, snapshot).layer,
-    );
-    return blocks === null ? null : blocks * this.#superblock.blockSizeBytes;
+    return this.#care.countFreed(volume, snapshot);
   }
 
   trim(startBytes: number): AsyncIterable<TrimProgress> {
     this.#assertOpen();
-    if (this.#parts.keepsRoom) {
-      throw new PandoError("EINVAL", "the pool's file has all of its room, and keeps it", {
-        hint: 'its file system could not promise it again; with "discard": "on" it is given back',
-      });
-    }
-    return this.#trim.run(startBytes);
+    return this.#care.trim(startBytes);
   }
 
   async beginReceive(request: ReceiveRequest): Promise<ReceiveInfo> {
@@ -682,7 +647,7 @@ export class Pool implements PoolService {
     }
     await background.ended;
     await this.#punches.stop();
-    await this.#trim.stop();
+    await this.#care.trimming.stop();
     this.#path.close();
     await this.#store.close();
     this.#parts.addon.deviceClose(this.#parts.device);
@@ -706,7 +671,8 @@ export class Pool implements PoolService {
         this.#parts.log.error({ code: event.code }, `the pool takes no more writes: ${event.what}`);
         break;
       case "index":
-        this.#answerIndex(event.token, event.layer, event.span);
+        // Where there is an index service, it has the questions.
+        answerHere({ store: this.#store, path: this.#path, log: this.#parts.log }, event);
         break;
       case "open":
         void this.#exports.open(event);
@@ -732,41 +698,12 @@ export class Pool implements PoolService {
     }
   }
 
-  /** Where there is no index service: a simulation, in one thread. */
-  #answerIndex(token: number, layer: number, span: number): void {
-    if (findLayer(this.#store, layer) === undefined) {
-      // It was folded away: the look-up begins again.
-      this.#path.answerIndex(token, 0, null, true);
-      return;
-    }
-    try {
-      const found = lookupNearest(this.#store, new Lineage(), layer, span);
-      this.#path.answerIndex(token, found?.owner ?? 0, found?.block.raw ?? null, false);
-    } catch (error) {
-      if (!isPandoError(error, "ECORRUPT")) throw error;
-      this.#parts.log.error({ err: error }, "an index look-up failed");
-      this.#path.answerIndex(token, 0, null, true);
-    }
-  }
-
   /** The layer's deletion is durable. Writes that find the pool full wait for its space. */
   #deleted(layer: number): void {
     this.#reclaimer.deleted(layer);
     const waits = this.#reclaimer.progress().layersWaiting + this.#reclaimer.shared().total;
     if (waits > 0) this.#space.expect();
     this.#background.reclaim();
-  }
-
-  /** What is lent and not written does not count. */
-  #usedBlocks(unwrittenBlocks: number): number {
-    const { used, lent, released } = this.#map.counts();
-    return used + released + lent - unwrittenBlocks - this.#trim.heldBlocks;
-  }
-
-  #watchSpace(): void {
-    void this.#path.stats().then(({ lentBlocks = 0 }) => {
-      this.#levels.watch(this.#usedBlocks(lentBlocks), this.#superblock.dataBlocks);
-    });
   }
 
   /** One change of the catalogue, alone. */

@@ -9,7 +9,6 @@ import type { FreeMap } from "../store/free-map.js";
 import type { FreeMapChange } from "../store/free-map-patch.js";
 import { type DataPath, unflatten } from "./data-path.js";
 import type { Punches } from "./punches.js";
-import type { Trim } from "./trim.js";
 
 /**
  * At most this much is lent at a time: a crash forgets it, so it costs nothing but a look at the
@@ -26,8 +25,8 @@ export interface SpaceOptions {
   makeFree: () => Promise<boolean>;
   /** Released blocks go through it before they are free. */
   punches: Pick<Punches, "add" | "skip" | "rush" | "answered">;
-  /** It has free blocks at the device now and then. */
-  trim: Pick<Trim, "answered">;
+  /** A trim has free blocks at the device now and then: resolves when it has none. */
+  trimmed: () => Promise<void>;
   log: Log;
 }
 
@@ -72,7 +71,7 @@ export class Space {
   async #makeFree(): Promise<void> {
     if (this.lend()) return;
     await this.#options.punches.answered();
-    await this.#options.trim.answered();
+    await this.#options.trimmed();
     if (this.lend()) return;
     try {
       if ((await this.#options.makeFree()) && this.lend()) return;
