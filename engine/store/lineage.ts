@@ -1,7 +1,8 @@
 // Looking up index blocks: the nearest layer, from a given one towards the root, that has an index
 // block for the span.
 // Walking up reads memory: Lineage keeps the parents and the span sets it has seen, a piece of
-// 4,096 spans at a time.
+// 4,096 spans at a time. A long way up is not walked for every question: what it comes to is kept
+// for a whole piece, by the layer where the long way begins, which clones of a snapshot share.
 //
 // Lineage is a cache and is as old as the reads that filled it. Whoever uses it answers for that: a
 // transaction that changes the index goes through index-changes.ts, which keeps it in step; a
@@ -33,14 +34,27 @@ export interface Nearest {
   block: IndexBlock;
 }
 
+/** Layers that are walked for each question. */
+const SHORT_WAY = 16;
+/** Questions about a piece of a long way before its owners are kept: it takes a millisecond. */
+const ASKED_OFTEN = 4;
+/** Of 32 KiB each: enough for 4 TiB of blocks of 4 KiB on one line. */
+const MAX_KEPT = 512;
+
+/** By span of a piece: the nearest layer that has an index block; 0: nobody. */
+type Owners = Float64Array;
+
 export class Lineage {
   readonly #layers = new Map<number, Ancestor>();
+  /** By layer and piece, the oldest first; a number: how often they were asked for. */
+  readonly #owners = new Map<string, Owners | number>();
   readonly #pieces = new Map<number, Map<number, Uint8Array>>();
 
   /** Forgets everything. */
   clear(): void {
     this.#layers.clear();
     this.#pieces.clear();
+    this.#owners.clear();
   }
 
   ancestor(reader: StoreReader, layer: number): Ancestor {
@@ -64,8 +78,52 @@ export class Lineage {
   /** The caller's transaction has changed the span set: so does the cache. */
   markSpan(reader: StoreReader, key: number, span: number, present: boolean): void {
     const piece = this.piece(reader, key, pieceOf(span));
+    this.#owners.clear();
     if (present) setBit(piece, span % SPANS_PER_PIECE);
     else clearBit(piece, span % SPANS_PER_PIECE);
+  }
+
+  /** The nearest layer from this one towards the root that has an index block for the span. */
+  nearestOwner(reader: StoreReader, layer: number, span: number): number | null {
+    let at: number | null = layer;
+    for (let steps = 0; at !== null; steps++) {
+      const owners = steps === SHORT_WAY ? this.#longWay(reader, at, pieceOf(span)) : null;
+      if (owners !== null) return (owners[span % SPANS_PER_PIECE] as number) || null;
+      const ancestor: Ancestor = this.ancestor(reader, at);
+      if (this.hasSpan(reader, ancestor.key, span)) return at;
+      at = ancestor.parent;
+    }
+    return null;
+  }
+
+  /** Null: it is not asked for often enough. */
+  #longWay(reader: StoreReader, layer: number, piece: number): Owners | null {
+    const which = `${layer}/${piece}`;
+    const known = this.#owners.get(which) ?? 0;
+    if (typeof known !== "number") return known;
+    const [oldest] = this.#owners.keys();
+    if (known === 0 && this.#owners.size >= MAX_KEPT && oldest !== undefined) {
+      this.#owners.delete(oldest);
+    }
+    const owners = known < ASKED_OFTEN ? null : this.#findOwners(reader, layer, piece);
+    this.#owners.set(which, owners ?? known + 1);
+    return owners;
+  }
+
+  #findOwners(reader: StoreReader, layer: number, piece: number): Owners {
+    const owners: Owners = new Float64Array(SPANS_PER_PIECE);
+    for (let at: number | null = layer; at !== null; ) {
+      const { key, parent }: Ancestor = this.ancestor(reader, at);
+      const bits = this.piece(reader, key, piece);
+      for (let byte = 0; byte < bits.length; byte++) {
+        if (bits[byte] === 0) continue;
+        for (let span = byte * 8; span < byte * 8 + 8; span++) {
+          if (owners[span] === 0 && getBit(bits, span)) owners[span] = at;
+        }
+      }
+      at = parent;
+    }
+    return owners;
   }
 
   /**
@@ -123,18 +181,13 @@ function findNearest(
   span: number,
 ): { owner: number; key: Uint8Array; value: Uint8Array } | null {
   assert(Number.isInteger(span) && span >= 0 && span < 2 ** 32, `${span} is not a span`);
-  for (let owner: number | null = layer; owner !== null; ) {
-    const ancestor: Ancestor = lineage.ancestor(reader, owner);
-    if (lineage.hasSpan(reader, ancestor.key, span)) {
-      const key = spanKey(ancestor.key, span);
-      const value = reader.get("index", key);
-      // Never a hole: within one state of the store, the span set and the index agree.
-      if (value === undefined) throw missing(owner, span);
-      return { owner, key, value };
-    }
-    owner = ancestor.parent;
-  }
-  return null;
+  const owner = lineage.nearestOwner(reader, layer, span);
+  if (owner === null) return null;
+  const key = spanKey(lineage.ancestor(reader, owner).key, span);
+  const value = reader.get("index", key);
+  // Never a hole: within one state of the store, the span set and the index agree.
+  if (value === undefined) throw missing(owner, span);
+  return { owner, key, value };
 }
 
 function missing(layer: number, span: number): PandoError {

@@ -25,7 +25,8 @@ interface Answer {
   block: number;
 }
 
-const DEPTH = 5;
+/** A long way, of which the worker keeps what it comes to. */
+const DEPTH = 24;
 
 function serve(): void {
   const environment = openEnvironment(workerData.directory);
