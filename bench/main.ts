@@ -16,6 +16,7 @@ import { costSuite } from "./suites/cost.js";
 import { csiSuite } from "./suites/csi.js";
 import { engineSuite } from "./suites/engine.js";
 import { idleSuite } from "./suites/idle.js";
+import { lineageSuite } from "./suites/lineage.js";
 import { nbdSuite } from "./suites/nbd.js";
 import { postgresSuite } from "./suites/postgres.js";
 import { scaleSuite } from "./suites/scale.js";
@@ -26,7 +27,7 @@ import { wakingSuite } from "./suites/waking.js";
 const SUITES: Suite[] = [
   ...[engineSuite, costSuite, nbdSuite, targetSuite],
   ...[branchSuite, stallsSuite, postgresSuite],
-  ...[csiSuite, wakingSuite, scaleSuite, idleSuite],
+  ...[csiSuite, wakingSuite, scaleSuite, lineageSuite, idleSuite],
 ];
 /** To see whether everything works, not to learn anything. */
 const QUICK = { size: "64MiB", seconds: 1, rounds: 1, idleSeconds: 2 };
