@@ -21,12 +21,13 @@ import { nbdSuite } from "./suites/nbd.js";
 import { postgresSuite } from "./suites/postgres.js";
 import { scaleSuite } from "./suites/scale.js";
 import { stallsSuite } from "./suites/stalls.js";
+import { systemSuite } from "./suites/system.js";
 import { targetSuite } from "./suites/target.js";
 import { wakingSuite } from "./suites/waking.js";
 
 const SUITES: Suite[] = [
   ...[engineSuite, costSuite, nbdSuite, targetSuite],
-  ...[branchSuite, stallsSuite, postgresSuite],
+  ...[branchSuite, stallsSuite, postgresSuite, systemSuite],
   ...[csiSuite, wakingSuite, scaleSuite, lineageSuite, idleSuite],
 ];
 /** To see whether everything works, not to learn anything. */

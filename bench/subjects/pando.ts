@@ -103,7 +103,7 @@ async function makePool(path: string, { poolBytes, sparse = false }: PoolSize): 
 }
 
 /** Two that nobody listens on now. */
-async function freePorts(): Promise<[number, number]> {
+export async function freePorts(): Promise<[number, number]> {
   const listeners = [createServer(), createServer()];
   const ports: number[] = [];
   for (const listener of listeners) {
