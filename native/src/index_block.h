@@ -5,7 +5,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 
 #include "assert.h"
@@ -27,48 +26,18 @@ class IndexBlock {
   explicit IndexBlock(uint64_t layer) : layer_(layer) {}
 
   /// `layer`'s own copy of what it inherits: the same blocks, none of them owned.
-  static std::shared_ptr<IndexBlock> inherit(uint64_t layer, const IndexBlock& from) {
-    auto copy = std::make_shared<IndexBlock>(layer);
-    copy->slots_ = from.slots_;
-    copy->mapped_ = from.mapped_;
-    copy->inherited_ = from.mapped_;
-    return copy;
-  }
+  static std::shared_ptr<IndexBlock> inherit(uint64_t layer, const IndexBlock& from);
 
   /// `layer`'s copy of what it inherited, the slots of `owned` its own from now on.
   static std::shared_ptr<IndexBlock> adopt(uint64_t layer, const IndexBlock& from,
-                                           const SlotMask& owned) {
-    auto copy = inherit(layer, from);
-    copy->own_also(owned);
-    return copy;
-  }
+                                           const SlotMask& owned);
 
   /// From the 2,112 bytes that the store's side decoded.
-  static std::shared_ptr<IndexBlock> from_bytes(uint64_t layer, const std::byte* bytes) {
-    auto block = std::make_shared<IndexBlock>(layer);
-    std::memcpy(block->slots_.data(), bytes, sizeof(block->slots_));
-    std::memcpy(block->own_.data(), bytes + sizeof(block->slots_), sizeof(block->own_));
-    for (uint32_t slot = 0; slot < kSlotsPerSpan; ++slot) {
-      block->mapped_ += block->slots_[slot] != 0;
-      block->owned_ += block->owns(slot);
-    }
-    return block;
-  }
-
-  void to_bytes(std::byte* bytes) const {
-    std::memcpy(bytes, slots_.data(), sizeof(slots_));
-    std::memcpy(bytes + sizeof(slots_), own_.data(), sizeof(own_));
-  }
+  static std::shared_ptr<IndexBlock> from_bytes(uint64_t layer, const std::byte* bytes);
+  void to_bytes(std::byte* bytes) const;
 
   /// Makes these slots the layer's own; each maps a block.
-  void own_also(const SlotMask& slots) {
-    for (uint32_t slot = 0; slot < kSlotsPerSpan; ++slot) {
-      if ((slots[slot / 64] >> (slot % 64) & 1) == 0) continue;
-      PANDO_ASSERT(slots_[slot] != 0);
-      owned_ = static_cast<uint16_t>(owned_ + !owns(slot));
-      own_[slot / 64] |= uint64_t{1} << (slot % 64);
-    }
-  }
+  void own_also(const SlotMask& slots);
 
   uint64_t layer() const { return layer_; }
   uint32_t block_at(uint32_t slot) const { return slots_[slot]; }

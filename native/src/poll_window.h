@@ -6,7 +6,6 @@
 // The same rule as the kernel's for halted guests (Linux, Documentation/virt/kvm/halt-polling.rst).
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 namespace pando {
@@ -20,13 +19,7 @@ class PollWindow {
   uint64_t ns() const { return ns_; }
 
   /// A wait that polling did not end took `waited_ns`, with the polling.
-  void slept(uint64_t waited_ns) {
-    if (waited_ns <= kLongestNs) {
-      ns_ = std::min(std::max(ns_ * 2, kShortestNs), kLongestNs);
-    } else {
-      ns_ = ns_ / 2 < kShortestNs ? 0 : ns_ / 2;
-    }
-  }
+  void slept(uint64_t waited_ns);
 
  private:
   uint64_t ns_ = 0;
