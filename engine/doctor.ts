@@ -9,5 +9,6 @@ export function examineMachine(): Promise<Finding[]> {
     kernel: release(),
     userId: process.getuid?.() ?? 0,
     ublkMissing: () => native.ublkMissing(),
+    nbdIsLoaded: () => native.nbdIsLoaded(),
   });
 }

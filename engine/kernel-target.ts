@@ -1,12 +1,15 @@
-// Puts the kernel's NVMe target behind an open pool: its volumes as ublk devices, configfs over
+// Puts the kernel's NVMe target behind an open pool: its volumes as block devices, configfs over
 // them. Without an address nothing of the kernel is touched.
 import { lookup } from "node:dns/promises";
 import { native } from "../native/native.js";
+import { UblkOrNbd } from "../nvmf/block-devices.js";
 import { NvmetTarget } from "../nvmf/kernel-target.js";
+import { NbdDevices, nbdKernel } from "../nvmf/nbd-devices.js";
 import { configFs, NVMET_ROOT } from "../nvmf/nvmet-configfs.js";
 import { listUblkDevices, UblkDevices } from "../nvmf/ublk-devices.js";
 import { type Address, formatAddress } from "./base/address.js";
 import { systemSleep } from "./base/clock.js";
+import { SECTOR_BYTES } from "./base/constants.js";
 import type { Log } from "./base/log.js";
 import type { Pool } from "./core/pool.js";
 
@@ -31,7 +34,10 @@ export async function startNvmet(options: NvmetOptions): Promise<void> {
     return;
   }
   const { uuid, blockSizeBytes } = await pool.info();
-  const devices = new UblkDevices({
+  const nvmet = formatAddress(address);
+  const onFailure = (volume: string, error: unknown) =>
+    log.error({ err: error, volume, nvmet }, "volume is not served");
+  const ublk = new UblkDevices({
     addon: native,
     pool: handle,
     poolUuid: uuid,
@@ -40,15 +46,22 @@ export async function startNvmet(options: NvmetOptions): Promise<void> {
     sleep: systemSleep,
     listDevices: listUblkDevices,
   });
+  const nbd = new NbdDevices({
+    addon: native,
+    pool: handle,
+    poolUuid: uuid,
+    blockBytes: SECTOR_BYTES,
+    kernel: nbdKernel,
+    onFailure,
+  });
   const listen = { address: (await lookup(address.host)).address, port: address.port };
-  const nvmet = formatAddress(address);
   const target = new NvmetTarget({
-    devices,
+    devices: new UblkOrNbd(ublk, nbd),
     poolUuid: uuid,
     listen,
     files: configFs(NVMET_ROOT),
     sleep: systemSleep,
-    onFailure: (volume, error) => log.error({ err: error, volume, nvmet }, "volume is not served"),
+    onFailure,
   });
   await pool.shares.attach(target).catch((error: unknown) => {
     log.error({ err: error, nvmet }, "shared volumes are not served");

@@ -63,7 +63,7 @@ export interface PoolOpenOptions {
   sharedPath: string;
 }
 
-export type FrontEnd = "nbd" | "nvme-tcp" | "ublk";
+export type FrontEnd = "nbd" | "nvme-tcp" | "ublk" | "nbd-device";
 
 /** What the data path says of its own accord, in the order in which it happened. */
 export type PoolEvent =
@@ -305,6 +305,20 @@ export interface UblkInfo {
   sizeBytes: number;
 }
 
+/** One end of a pair, past the handshake; whoever it is given to closes it. */
+export interface NbdSocket {
+  socket: number;
+  /** The NBD protocol's transmission flags. */
+  flags: number;
+}
+
+export interface NbdConnectOptions extends NbdSocket {
+  /** A text that the kernel keeps for us, and wants to hear again. */
+  owner: string;
+  sizeBytes: number;
+  blockBytes: number;
+}
+
 /** What a step of an authentication comes to. */
 export const AUTH_VERDICT = { pending: 0, authenticated: 1, failed: 2 } as const;
 
@@ -474,6 +488,21 @@ export interface Addon {
   ublkServe(pool: number, device: number, volume: string): Promise<void>;
   /** Settles when a device that is stopped has given everything back; the volume is let go. */
   ublkRelease(pool: number, device: number): Promise<void>;
+
+  // Block devices of the kernel's NBD driver, by the kernel's number. Those without a pool are for
+  // the driver: they block on a thread of their own, for half a minute at most.
+  nbdIsLoaded(): Promise<boolean>;
+  /** Makes a block device of what nbdServe() gave. */
+  nbdConnect(options: NbdConnectOptions): Promise<number>;
+  /** Another socket for a device whose connection has ended; what waits there is sent again. */
+  nbdReconnect(device: number, options: { socket: number; owner: string }): Promise<void>;
+  /** What waits there fails; gone when the last who has it open has closed it. */
+  nbdDisconnect(device: number): Promise<void>;
+  /** Opens the volume; its requests come by the other end. frontEndsStop() ends that. */
+  nbdServe(pool: number, volume: string): Promise<NbdSocket>;
+  /** When the volume is let go; true if nobody here has ended it. At once if it is not served. */
+  nbdEnded(pool: number, volume: string): Promise<boolean>;
+  nbdRelease(pool: number, volume: string): Promise<void>;
 
   // Of the process; see native/binding/process_calls.cc. On the main thread only.
   /** From here on this thread has a copy of all mounts, and gets no new ones. */

@@ -22,6 +22,8 @@ export interface Machine {
   userId: number;
   /** Flags of ublk's features that the kernel lacks; rejects without ublk. */
   ublkMissing(): Promise<number>;
+  /** Whether the kernel's NBD driver is loaded. */
+  nbdIsLoaded(): Promise<boolean>;
 }
 
 const MIN_KERNEL = [6, 1] as const;
@@ -34,7 +36,7 @@ export async function examine(machine: Machine): Promise<Finding[]> {
     examineRoot(machine),
     examineConfigfs(machine),
     examineNvmet(machine),
-    examineUblk(machine),
+    examineBlockDevices(machine),
     examineMounts(machine),
     examineInitiator(machine),
   ]);
@@ -99,17 +101,31 @@ async function examineNvmet({ root }: Machine): Promise<Finding> {
   };
 }
 
-async function examineUblk({ root, ublkMissing }: Machine): Promise<Finding> {
-  const what = "share --via nvmet: ublk";
-  const fail = (found: string, remedy: string | null) => ({ what, ok: false, found, remedy });
+/** ublk's, or the kernel's NBD devices in their place. */
+async function examineBlockDevices(machine: Machine): Promise<Finding> {
+  const what = "share --via nvmet: ublk or nbd";
+  const { found, remedy } = await examineUblk(machine);
+  if (remedy === null && found === COMPLETE) return { what, ok: true, found: "ublk", remedy };
+  if (await machine.nbdIsLoaded().catch(() => false)) {
+    return { what, ok: true, found: `nbd; ublk: ${found}`, remedy: null };
+  }
+  return { what, ok: false, found: `no nbd; ublk: ${found}`, remedy: remedy ?? "modprobe nbd" };
+}
+
+const COMPLETE = "complete";
+
+async function examineUblk({ root, ublkMissing }: Machine): Promise<Omit<Finding, "what" | "ok">> {
   const path = "/dev/ublk-control";
-  if (!(await exists(root, path))) return fail(`no ${path}`, "modprobe ublk_drv");
+  if (!(await exists(root, path))) {
+    return { found: `no ${path}`, remedy: "modprobe ublk_drv || modprobe nbd" };
+  }
   try {
     const missing = await ublkMissing();
-    if (missing === 0) return { what, ok: true, found: "complete", remedy: null };
-    return fail(`lacks features 0x${missing.toString(16)}; Linux 6.5 or newer has them`, null);
+    if (missing === 0) return { found: COMPLETE, remedy: null };
+    const lacks = `lacks features 0x${missing.toString(16)}; Linux 6.5 or newer has them`;
+    return { found: lacks, remedy: null };
   } catch (error) {
-    return fail(`${path} does not answer: ${(error as Error).message}`, null);
+    return { found: `${path} does not answer: ${(error as Error).message}`, remedy: null };
   }
 }
 
@@ -122,13 +138,16 @@ async function examineMounts({ root }: Machine): Promise<Finding> {
   const namespace = (of: string) => readlink(join(root, `/proc/${of}/ns/mnt`)).catch(() => null);
   const [own, first] = [await namespace("self"), await namespace("1")];
   const mounts = (await text(root, "/proc/self/mounts")) ?? "";
-  const ours = mounts.split("\n").find((line) => line.startsWith("/dev/ublkb"));
+  let ours: string | undefined;
+  for (const line of mounts.split("\n")) {
+    if (await isOurs(root, line.split(" ")[0] ?? "")) ours ??= line;
+  }
   const shared = own !== null && own === first;
   if (ours === undefined || shared) {
     return {
       what,
       ok: true,
-      found: "no ublk device is mounted where it could do harm",
+      found: "no device of a daemon is mounted where it could do harm",
       remedy: null,
     };
   }
@@ -139,6 +158,12 @@ async function examineMounts({ root }: Machine): Promise<Finding> {
     found: `${device} is mounted on ${place}, among mounts that end with this container or service`,
     remedy: `umount ${place}`,
   };
+}
+
+async function isOurs(root: string, device: string): Promise<boolean> {
+  const [, name, number] = /^\/dev\/(ublkb|nbd)([0-9]+)$/.exec(device) ?? [];
+  if (name !== "nbd") return name === "ublkb";
+  return (await text(root, `/sys/block/nbd${number}/backend`))?.startsWith("pando ") === true;
 }
 
 async function examineInitiator({ root }: Machine): Promise<Finding> {

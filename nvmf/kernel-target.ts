@@ -1,4 +1,4 @@
-// Serves volumes by the kernel's NVMe target: a ublk block device for each, and the target's
+// Serves volumes by the kernel's NVMe target: a block device for each, and the target's
 // configuration over them. Both outlive this process; what it finds, it goes on with.
 //
 // Order: a device is there before the target names it, and stays until the target has let go of it.
@@ -11,6 +11,7 @@ import { volumeNqn } from "../engine/base/nqn.js";
 import type { Fence } from "../engine/core/hosts.js";
 import { Mutex } from "../engine/core/mutex.js";
 import type { KernelTarget, SharedVolume } from "../engine/core/shares.js";
+import type { BlockDevices } from "./block-devices.js";
 import { type ConfigFs, NVMET_ROOT, readNvmet } from "./nvmet-configfs.js";
 import { NvmetReconciler } from "./nvmet-reconcile.js";
 import {
@@ -19,10 +20,9 @@ import {
   type ListenAddress,
   modelOf,
 } from "./nvmet-state.js";
-import type { UblkDevices } from "./ublk-devices.js";
 
 export interface NvmetTargetParts {
-  devices: Pick<UblkDevices, "provide" | "stopOrphans" | "removeOthers" | "deviceOf">;
+  devices: BlockDevices;
   poolUuid: string;
   listen: ListenAddress;
   /** nvmet's folder. */
@@ -117,10 +117,10 @@ export class NvmetTarget implements KernelTarget {
   }
 
   async #requestsEnd(uuid: string): Promise<boolean> {
-    const device = this.#parts.devices.deviceOf(uuid);
-    if (device === undefined) return true;
+    const name = this.#parts.devices.nameOf(uuid);
+    if (name === undefined) return true;
     for (let tries = 0; tries < FENCE_TRIES; tries++) {
-      const text = await readFile(`/sys/block/ublkb${device}/inflight`, "utf8").catch(() => "0");
+      const text = await readFile(`/sys/block/${name}/inflight`, "utf8").catch(() => "0");
       if (/^[0\s]*$/.test(text)) return true;
       await this.#parts.sleep(FENCE_WAIT_MS);
     }

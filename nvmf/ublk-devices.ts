@@ -8,6 +8,7 @@ import { readdir } from "node:fs/promises";
 import { PandoError } from "../engine/base/errors.js";
 import type { SharedVolume } from "../engine/core/shares.js";
 import type { Addon, UblkInfo } from "../native/native.js";
+import type { BlockDevices } from "./block-devices.js";
 
 export type UblkCalls = Pick<
   Addon,
@@ -43,7 +44,7 @@ interface OtherDevice extends UblkInfo {
 const RECOVERY_TRIES = 600;
 const RECOVERY_WAIT_MS = 50;
 
-export class UblkDevices {
+export class UblkDevices implements BlockDevices {
   readonly #parts: UblkDevicesParts;
   /** Devices that this process serves, by the volume's UUID. */
   readonly #served = new Map<string, number>();
@@ -54,7 +55,6 @@ export class UblkDevices {
     this.#parts = parts;
   }
 
-  /** Serves the volume, and gives the path of its block device. */
   async provide(volume: SharedVolume): Promise<string> {
     const served = this.#served.get(volume.uuid);
     if (served !== undefined) return devicePath(served);
@@ -66,15 +66,10 @@ export class UblkDevices {
     return devicePath(device);
   }
 
-  /**
-   * Ends what waits in devices of this pool that nobody serves and nobody wants. Whoever uses one
-   * still, as the kernel's target may, could not let go of it otherwise.
-   */
   async stopOrphans(wanted: ReadonlySet<string>): Promise<void> {
     for (const device of await this.#orphans(wanted)) await this.#parts.addon.ublkStop(device);
   }
 
-  /** Removes the devices of this pool's volumes that are not wanted. */
   async removeOthers(wanted: ReadonlySet<string>): Promise<void> {
     const { addon, pool } = this.#parts;
     for (const [uuid, device] of [...this.#served]) {
@@ -91,9 +86,31 @@ export class UblkDevices {
     }
   }
 
-  /** The number of the volume's device, if this process serves it. */
-  deviceOf(uuid: string): number | undefined {
-    return this.#served.get(uuid);
+  nameOf(uuid: string): string | undefined {
+    const device = this.#served.get(uuid);
+    return device === undefined ? undefined : `ublkb${device}`;
+  }
+
+  /** Why no device can be made here; null if one can. */
+  async whyNot(): Promise<PandoError | null> {
+    let missing: number;
+    try {
+      missing = await this.#parts.addon.ublkMissing();
+    } catch (cause) {
+      const why = hasCode(cause, "ENOENT") ? "there is no /dev/ublk-control" : String(cause);
+      return new PandoError(
+        "EINVAL",
+        `ublk is not available on this machine: ${why}`,
+        { field: "via", hint: "modprobe ublk_drv, or nbd, as root; pando doctor says more" },
+        { cause },
+      );
+    }
+    if (missing === 0) return null;
+    const lacks = `ublk of this kernel lacks features 0x${missing.toString(16)}`;
+    return new PandoError("EINVAL", lacks, {
+      field: "via",
+      hint: "Linux 6.5 or newer has them; or, as root, modprobe nbd",
+    });
   }
 
   async #orphans(wanted: ReadonlySet<string>): Promise<number[]> {
@@ -110,7 +127,8 @@ export class UblkDevices {
 
   async #make(volume: SharedVolume): Promise<number> {
     const { addon, pool, blockSizeBytes, atomicUnit } = this.#parts;
-    await this.#requireUblk();
+    const whyNot = await this.whyNot();
+    if (whyNot !== null) throw whyNot;
     const device = await addon.ublkAdd({
       owner: this.#owner(volume.uuid),
       sizeBytes: volume.sizeBytes,
@@ -159,26 +177,6 @@ export class UblkDevices {
     }
     await addon.ublkServe(pool, device, volume.name);
     await addon.ublkEndRecovery(device);
-  }
-
-  async #requireUblk(): Promise<void> {
-    let missing: number;
-    try {
-      missing = await this.#parts.addon.ublkMissing();
-    } catch (cause) {
-      const why = hasCode(cause, "ENOENT") ? "there is no /dev/ublk-control" : String(cause);
-      throw new PandoError(
-        "EINVAL",
-        `ublk is not available on this machine: ${why}`,
-        { field: "via", hint: "modprobe ublk_drv, as root; pando doctor says more" },
-        { cause },
-      );
-    }
-    if (missing === 0) return;
-    throw new PandoError("EINVAL", `ublk of this kernel lacks features 0x${missing.toString(16)}`, {
-      field: "via",
-      hint: "Linux 6.5 or newer has them",
-    });
   }
 
   async #others(): Promise<OtherDevice[]> {

@@ -47,7 +47,7 @@ export interface Limits {
 }
 
 export interface SessionInfo {
-  frontEnd: "nbd" | "nvme-tcp" | "ublk";
+  frontEnd: "nbd" | "nvme-tcp" | "ublk" | "nbd-device";
   /** NVMe only; empty for NBD. */
   hostNqn: string;
   /** How many front-end openings this stands for. */

@@ -92,7 +92,7 @@ export class VolumeExports {
   #resolve(frontEnd: FrontEnd, name: string, hostNqn: string): string {
     const { store, closed } = this.#parts;
     if (closed()) throw new PandoError("ECLOSED", "the pool is closed");
-    if (frontEnd === "ublk") {
+    if (isKernels(frontEnd)) {
       this.#requireServedBy(frontEnd, name);
       return name;
     }
@@ -129,16 +129,21 @@ export class VolumeExports {
     });
   }
 
-  /** What the kernel's target serves, it serves alone, through ublk. */
+  /** What the kernel's target serves, it serves alone. */
   #requireServedBy(frontEnd: FrontEnd, volume: string): void {
     const shared = this.#parts.shared().has(getVolume(this.#parts.store, volume).uuid);
-    if (shared === (frontEnd === "ublk")) return;
+    if (shared === isKernels(frontEnd)) return;
     const by = shared ? "nvmet" : "this daemon";
     throw new PandoError("EBUSY", `volume ${volume} is served by ${by}`, {
       volume,
       hint: shared ? `pando volume unshare ${volume}` : `pando volume share ${volume} --via nvmet`,
     });
   }
+}
+
+/** Whether it is the kernel that gets the volume, as a block device. */
+function isKernels(frontEnd: FrontEnd): boolean {
+  return frontEnd === "ublk" || frontEnd === "nbd-device";
 }
 
 /** Who may connect to a volume, or to a snapshot: the hosts of the volume that it is of. */

@@ -209,7 +209,8 @@ function parseVia(text: string): VolumeInfo["sharedVia"] {
 }
 
 function parseFrontEnd(text: string): SessionInfo["frontEnd"] {
-  if (text === "nbd" || text === "nvme-tcp" || text === "ublk") return text;
+  const known = (["nbd", "nvme-tcp", "ublk", "nbd-device"] as const).find((name) => name === text);
+  if (known !== undefined) return known;
   throw new PandoError("EVERSION", `the daemon has a front end that is not known here: ${text}`, {
     hint: "use the pando of the daemon's own version",
   });

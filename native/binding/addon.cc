@@ -10,6 +10,7 @@
 #include "front_end_calls.h"
 #include "index_block.h"
 #include "load_calls.h"
+#include "nbd_device_calls.h"
 #include "pool_calls.h"
 #include "process_calls.h"
 #include "ublk_calls.h"
@@ -46,6 +47,7 @@ Napi::Object Register(Napi::Env env, Napi::Object exports) {
   register_fold_calls(env, exports);
   register_front_end_calls(env, exports);
   register_load_calls(env, exports);
+  register_nbd_device_calls(env, exports);
   register_ublk_calls(env, exports);
   register_process_calls(env, exports);
   napi_add_env_cleanup_hook(

@@ -33,6 +33,8 @@ const char* front_end_name(FrontEnd front_end) {
       return "nvme-tcp";
     case FrontEnd::kUblk:
       return "ublk";
+    case FrontEnd::kNbdDevice:
+      return "nbd-device";
   }
   return "";
 }
@@ -169,10 +171,12 @@ void Engine::stop() {
   for (int turns = 0; reactor_->ring().in_flight() > 1 && turns < 1'000; ++turns) {
     reactor_->turn(kTurnUs);
   }
-  if (nbd != nullptr || target != nullptr || (ublk != nullptr && !ublk->left())) {
+  if (nbd != nullptr || nbd_devices != nullptr || target != nullptr ||
+      (ublk != nullptr && !ublk->left())) {
     // They were not stopped, or do not end: only at the end of the process. What they use is left
     // to it.
     static_cast<void>(nbd.release());
+    static_cast<void>(nbd_devices.release());
     static_cast<void>(target.release());
     static_cast<void>(ublk.release());
     static_cast<void>(pool_.release());
@@ -191,6 +195,13 @@ void Engine::stop_front_ends(std::function<void()> done) {
     ++*left;
     nbd->stop([this, one_less] {
       defer([this] { nbd.reset(); });
+      one_less();
+    });
+  }
+  if (nbd_devices != nullptr) {
+    ++*left;
+    nbd_devices->leave([this, one_less] {
+      defer([this] { nbd_devices.reset(); });
       one_less();
     });
   }

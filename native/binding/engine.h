@@ -24,6 +24,7 @@
 #include "args.h"
 #include "block_io.h"
 #include "devices.h"
+#include "nbd_device_server.h"
 #include "nbd_server.h"
 #include "nvme_target.h"
 #include "pool.h"
@@ -99,6 +100,7 @@ class Engine final : public PoolHost, public Exports, public std::enable_shared_
 
   /// On the reactor thread only; null while not listening.
   std::unique_ptr<NbdServer> nbd;
+  std::unique_ptr<NbdDeviceServer> nbd_devices;
   std::unique_ptr<nvme::Target> target;
   /// `done` runs when the last connection has gone.
   void stop_front_ends(std::function<void()> done);

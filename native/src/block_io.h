@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -80,7 +81,7 @@ class BlockVolume {
   virtual const std::string& name() const = 0;
 };
 
-enum class FrontEnd : uint8_t { kNbd, kNvmeTcp, kUblk };
+enum class FrontEnd : uint8_t { kNbd, kNvmeTcp, kUblk, kNbdDevice };
 
 enum class OpenStatus : uint8_t {
   kOk,
@@ -90,9 +91,26 @@ enum class OpenStatus : uint8_t {
   kError,
 };
 
+/// As a caller of the kernel is told; 0 for kOk.
+inline int errno_of(OpenStatus status) {
+  switch (status) {
+    case OpenStatus::kOk:
+      return 0;
+    case OpenStatus::kNotFound:
+      return ENOENT;
+    case OpenStatus::kDenied:
+      return EPERM;
+    case OpenStatus::kBusy:
+      return EBUSY;
+    case OpenStatus::kError:
+      return EIO;
+  }
+  return EIO;
+}
+
 struct OpenRequest {
   FrontEnd front_end;
-  std::string name;      // NVMe: subsystem NQN; NBD: export name; ublk: volume name
+  std::string name;      // NVMe: subsystem NQN; NBD: export name; devices of ublk and NBD: volume
   std::string host_nqn;  // NVMe only
   std::string peer;      // for logs: address of the other side
   bool secure = false;   // NVMe: over TLS, with a key of this host's

@@ -72,22 +72,6 @@ class CharacterDevice final : public UblkChannel {
   const ublk::Descriptor* descriptors_ = nullptr;
 };
 
-int error_of(OpenStatus status) {
-  switch (status) {
-    case OpenStatus::kOk:
-      return 0;
-    case OpenStatus::kNotFound:
-      return ENOENT;
-    case OpenStatus::kDenied:
-      return EPERM;
-    case OpenStatus::kBusy:
-      return EBUSY;
-    case OpenStatus::kError:
-      return EIO;
-  }
-  return EIO;
-}
-
 }  // namespace
 
 class UblkServer::Served {
@@ -123,7 +107,7 @@ void UblkServer::serve(uint32_t device, std::string volume, Done done) {
 }
 
 void UblkServer::on_opened(uint32_t device, OpenResult result, const Done& done) {
-  if (result.status != OpenStatus::kOk) return done(error_of(result.status));
+  if (result.status != OpenStatus::kOk) return done(errno_of(result.status));
   int error = leaving_ ? ESHUTDOWN : 0;
   if (error == 0) {
     try {

@@ -105,6 +105,10 @@ class NbdClient {
     REQUIRE(::connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0);
     REQUIRE(::fcntl(fd_, F_SETFL, O_NONBLOCK) == 0);
   }
+  /// The kernel's end of a device: past the handshake. Takes over `fd`.
+  NbdClient(NbdFixture& fixture, int fd) : fixture_(fixture), fd_(fd) {
+    REQUIRE(::fcntl(fd_, F_SETFL, O_NONBLOCK) == 0);
+  }
   NbdClient(const NbdClient&) = delete;
   NbdClient& operator=(const NbdClient&) = delete;
   ~NbdClient() { close(); }

@@ -131,7 +131,8 @@ export class GuestPando {
          [ $completed -ge ${after} ] && break
          sleep 0.05
        done
-       served=$(echo /sys/block/ublkb*/inflight)
+       served=$(ls /sys/block/ublkb*/inflight 2>/dev/null ||
+         echo $(dirname /sys/block/nbd*/backend)/inflight)
        for attempt in $(seq 1000); do
          kill -STOP $pid
          until grep -q '^State:.T' /proc/$pid/status; do :; done

@@ -1,8 +1,7 @@
-// The main job on a daemon in the same guest, whose volumes the kernel's target serves through
-// ublk.
-// Too slow for every day, since all of it is emulated:
+// The main job on a daemon in the same guest, whose volumes the kernel's target serves: through
+// ublk, or on a kernel without it through NBD. Too slow for every day, since all of it is emulated:
 //
-//     npm run main-job-nvmet
+//     npm run main-job-nvmet [-- 6.1]
 import { join } from "node:path";
 import { freePort, pandoCommand, runPando } from "../support/pando.js";
 import { skip } from "../support/skip.js";
@@ -13,7 +12,8 @@ import { type CheckReport, startNode, type Volume } from "./pando-node.js";
 import { vmSkipReason } from "./vm/prerequisites.js";
 import { bootVm, type Vm } from "./vm/vm.js";
 
-const missing = await vmSkipReason({ guestPrograms: mainJobPrograms });
+const kernel = process.argv[2] === "6.1" ? "6.1" : "6.12";
+const missing = await vmSkipReason({ kernel, guestPrograms: mainJobPrograms });
 if (missing !== null) skip(missing);
 
 runMainJob(async () => {
@@ -21,7 +21,8 @@ runMainJob(async () => {
   const outside = await startNode({ poolSize: "1GiB", advertise: "127.0.0.1", sparse: true });
   await outside.stopAndCheck();
   const guest = await bootVm({
-    name: "main-job-nvmet",
+    name: `main-job-nvmet-${kernel}`,
+    kernel,
     cpus: 2,
     memoryMiB: 4096,
     bootTimeoutMs: PATIENCE_MS,
@@ -36,8 +37,9 @@ runMainJob(async () => {
     settings: { target: "127.0.0.1:4420", nvmet: "127.0.0.1:4421" },
   });
   daemons.prepare();
+  const devices = kernel === "6.1" ? "nbd" : "ublk_drv";
   await vm.must(
-    `modprobe -a nvmet-tcp ublk_drv && cp -r --sparse=always ${outside.pool} /run/pool`,
+    `modprobe -a nvmet-tcp ${devices} && cp -r --sparse=always ${outside.pool} /run/pool`,
   );
   await outside.remove();
   await daemons.serve();

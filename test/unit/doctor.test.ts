@@ -25,7 +25,8 @@ function link(path: string, target: string): void {
 }
 
 async function report(more: Partial<Machine> = {}): Promise<Map<string, [boolean, string | null]>> {
-  const machine = { root, kernel: "6.12.1", userId: 0, ublkMissing: async () => 0, ...more };
+  const kernel = { kernel: "6.12.1", ublkMissing: async () => 0, nbdIsLoaded: async () => false };
+  const machine = { root, userId: 0, ...kernel, ...more };
   const findings = await examine(machine);
   return new Map(findings.map(({ what, ok, remedy }) => [what, [ok, remedy]]));
 }
@@ -47,19 +48,27 @@ test("a bare machine: every gap with the command that mends it", async () => {
   assert.equal(found.get("kernel"), [false, null]);
   assert.equal(found.get("io_uring"), [false, "sysctl -w kernel.io_uring_disabled=0"]);
   assert.equal(found.get("share --via nvmet: nvmet"), [false, "modprobe nvmet-tcp"]);
-  assert.equal(found.get("share --via nvmet: ublk"), [false, "modprobe ublk_drv"]);
+  const devices = "share --via nvmet: ublk or nbd";
+  assert.equal(found.get(devices), [false, "modprobe ublk_drv || modprobe nbd"]);
   assert.equal(found.get("share --via nvmet: rights"), [false, null]);
   assert.equal(found.get("connecting from this machine"), [false, "modprobe nvme-tcp"]);
   const mount = "mount -t configfs configfs /sys/kernel/config";
   assert.equal(found.get("share --via nvmet: configfs"), [false, mount]);
 });
 
-test("a ublk that is old, or does not answer", async () => {
+test("a ublk that is old, or does not answer: NBD takes its place", async () => {
   put("/dev/ublk-control");
-  const old = await report({ ublkMissing: async () => 128 });
-  assert.equal(old.get("share --via nvmet: ublk"), [false, null]);
-  const silent = await report({ ublkMissing: () => Promise.reject(new Error("EPERM")) });
-  assert.equal(silent.get("share --via nvmet: ublk"), [false, null]);
+  const devices = "share --via nvmet: ublk or nbd";
+  const old = { ublkMissing: async () => 128 };
+  assert.equal((await report(old)).get(devices), [false, "modprobe nbd"]);
+  const silent = { ublkMissing: () => Promise.reject(new Error("EPERM")) };
+  assert.equal((await report(silent)).get(devices), [false, "modprobe nbd"]);
+  const nbdIsLoaded = async () => true;
+  assert.equal((await report({ ...old, nbdIsLoaded })).get(devices), [true, null]);
+  rmSync(join(root, "/dev/ublk-control"));
+  assert.equal((await report({ nbdIsLoaded })).get(devices), [true, null]);
+  const nothing = () => Promise.reject(new Error("no netlink"));
+  assert.is((await report({ nbdIsLoaded: nothing })).get(devices)?.[0], false);
 });
 
 test("a device mounted among mounts that end with the daemon", async () => {
@@ -67,6 +76,11 @@ test("a device mounted among mounts that end with the daemon", async () => {
   link("/proc/self/ns/mnt", "mnt:[2]");
   link("/proc/1/ns/mnt", "mnt:[1]");
   assert.equal((await report()).get("share --via nvmet: mounts"), [false, "umount /mnt"]);
+  put("/proc/self/mounts", "/dev/nbd3 /mnt ext4 rw 0 0\n/dev/nbd4 /db ext4 rw 0 0\n");
+  put("/sys/block/nbd3/backend", "qemu\n");
+  assert.equal((await report()).get("share --via nvmet: mounts"), [true, null]);
+  put("/sys/block/nbd4/backend", "pando 1 2\n");
+  assert.equal((await report()).get("share --via nvmet: mounts"), [false, "umount /db"]);
   rmSync(join(root, "/proc/1/ns/mnt"));
   link("/proc/1/ns/mnt", "mnt:[2]");
   assert.equal((await report()).get("share --via nvmet: mounts"), [true, null]);

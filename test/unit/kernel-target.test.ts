@@ -39,7 +39,7 @@ function scene() {
       async removeOthers() {
         said.push(`others, ${subsystems().length} subsystems`);
       },
-      deviceOf: () => undefined,
+      nameOf: () => undefined,
     },
     poolUuid: POOL,
     listen: { address: "127.0.0.1", port: 4421 },
