@@ -2,10 +2,10 @@
 // daemon is killed under fio; the host sees no error, since the block device outlives it. What a
 // crash or another program leaves in the kernel is put right.
 //
-//     node dist/test/system/share-nvmet.test.js [KILLS]
+//     node dist/test/system/share-nvmet.test.js [KILLS [KERNEL]]
 //
 // With more than two kills it also has hosts prove themselves, and starts on a kernel that has
-// forgotten everything.
+// forgotten everything. On Linux 6.1 NBD takes ublk's place.
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { test } from "uvu";
@@ -23,7 +23,9 @@ import { repositoryRoot } from "./vm/host.js";
 import { vmSkipReason } from "./vm/prerequisites.js";
 import { bootVm, type Vm } from "./vm/vm.js";
 
-const [kills = 2] = process.argv.slice(2).map(Number);
+const kills = Number(process.argv[2] ?? 2);
+const kernel = process.argv[3] === "6.1" ? "6.1" : "6.12";
+const driver = kernel === "6.1" ? "nbd" : "ublk_drv";
 const FIO_MIB = 1;
 /** Requests between two kills; each of them writes or verifies 8 KiB. */
 const PACE = 500;
@@ -33,7 +35,7 @@ const CONFIG = "/sys/kernel/config/nvmet";
 const ORPHAN_NQN = volumeNqn("00000000-0000-4000-8000-000000000001");
 const FOREIGN_NQN = "nqn.2014-08.org.example:theirs";
 
-const missing = await vmSkipReason({ guestPrograms: ["nvme", "fio"] });
+const missing = await vmSkipReason({ kernel, guestPrograms: ["nvme", "fio"] });
 if (missing !== null) skip(missing);
 
 let vm: Vm;
@@ -53,8 +55,14 @@ test.before(async () => {
     volume = await node.showVolume("db");
     ({ uuid: poolUuid } = (await node.pando("pool", "show")) as { uuid: string });
     await node.stopAndCheck();
-    const name = kills > 2 ? "share-nvmet-long" : "share-nvmet";
-    const options = { name, cpus: 2, bootTimeoutMs: PATIENCE_MS, forwardPort: apiPort };
+    const name = `share-nvmet-${kernel}${kills > 2 ? "-long" : ""}`;
+    const options = {
+      name,
+      kernel,
+      cpus: 2,
+      bootTimeoutMs: PATIENCE_MS,
+      forwardPort: apiPort,
+    } as const;
     const guest = await timed("boot", () => bootVm(options));
     const patient = { timeoutMs: PATIENCE_MS };
     vm = { ...guest, must: (script, options) => guest.must(script, options ?? patient) };
@@ -65,7 +73,9 @@ test.before(async () => {
       settings: { target: "127.0.0.1:4420", nvmet: "127.0.0.1:4421" },
     });
     daemons.prepare();
-    await vm.must(`modprobe -a nvmet-tcp ublk_drv && cp -r --sparse=always ${node.pool} /run/pool`);
+    await vm.must(
+      `modprobe -a nvmet-tcp ${driver} && cp -r --sparse=always ${node.pool} /run/pool`,
+    );
   } finally {
     await node.remove();
   }
@@ -227,8 +237,10 @@ test("unshare cleans up, what others made is left, and the embedded target has t
     daemons.client.unshareVolume("db", { force: false }),
   );
   assert.is(unshared.sharedVia, null);
-  const left = await vm.must(`cd ${CONFIG}; ls subsystems ports hosts; ls /dev`);
-  assert.not.match(left, new RegExp(`ublkb0|${ORPHAN_NQN}|${target.nqn}|442`));
+  const left = await vm.must(
+    `cd ${CONFIG}; ls subsystems ports hosts; ls /dev; ls /sys/block/nbd*/backend 2>&1 || true`,
+  );
+  assert.not.match(left, new RegExp(`ublkb0|nbd0.backend|${ORPHAN_NQN}|${target.nqn}|442`));
   assert.match(left, FOREIGN_NQN);
 
   const embedded = { ...target, trsvcid: 4420 };

@@ -44,6 +44,9 @@ export interface Vm {
   run(script: string, options?: RunOptions): Promise<RunResult>;
   /** Runs a script that must succeed, and returns what it printed. */
   must(script: string, options?: RunOptions): Promise<string>;
+  /** The guest stands still, and its network with it, until resume(). */
+  pause(): void;
+  resume(): void;
   /** Ends the guest as a power cut does. Harmless if called again. */
   close(): Promise<void>;
 }
@@ -115,5 +118,7 @@ export async function bootVm(options: VmOptions = {}): Promise<Vm> {
     const tail = `${stdout}${stderr}`.slice(-TAIL_CHARACTERS);
     throw new Error(`status ${status} in the VM: ${script.trim()}\n${tail}`);
   };
-  return { shareDir, consoleLog, start, run, must, close };
+  const pause = () => void qemu.kill("SIGSTOP");
+  const resume = () => void qemu.kill("SIGCONT");
+  return { shareDir, consoleLog, start, run, must, pause, resume, close };
 }
