@@ -125,7 +125,8 @@ test("all come back from a kill under I/O, each as what it was", async () => {
   await vm.must(
     `${HELPERS}
     for device in $(devices); do
-      (dd if=/dev/zero of=/dev/$device bs=64k count=200 seek=1 oflag=direct status=none; echo $? >/run/dd-$device) &
+      (dd if=/dev/zero of=/dev/$device bs=64k count=200 seek=1 oflag=direct status=none
+       echo $? >/run/dd-$device) &
     done
     sleep 2`,
     patient,
