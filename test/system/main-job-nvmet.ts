@@ -37,10 +37,12 @@ runMainJob(async () => {
     settings: { target: "127.0.0.1:4420", nvmet: "127.0.0.1:4421" },
   });
   daemons.prepare();
-  const devices = kernel === "6.1" ? "nbd" : "ublk_drv";
-  await vm.must(
-    `modprobe -a nvmet-tcp ${devices} && cp -r --sparse=always ${outside.pool} /run/pool`,
-  );
+  // What the old kernel's multipath devices have completed, they do not count.
+  const modules =
+    kernel === "6.1"
+      ? "modprobe nvme-core multipath=0 && modprobe -a nvmet-tcp nbd"
+      : "modprobe -a nvmet-tcp ublk_drv";
+  await vm.must(`${modules} && cp -r --sparse=always ${outside.pool} /run/pool`);
   await outside.remove();
   await daemons.serve();
   daemons.prepare();
