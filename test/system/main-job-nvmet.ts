@@ -40,7 +40,7 @@ runMainJob(async () => {
   // What the old kernel's multipath devices have completed, they do not count.
   const modules =
     kernel === "6.1"
-      ? "modprobe nvme-core multipath=0 && modprobe -a nvmet-tcp nbd"
+      ? "modprobe -r nvme-tcp nvme-fabrics nvme-core && modprobe nvme-core multipath=0 && modprobe -a nvme-tcp nvmet-tcp nbd"
       : "modprobe -a nvmet-tcp ublk_drv";
   await vm.must(`${modules} && cp -r --sparse=always ${outside.pool} /run/pool`);
   await outside.remove();

@@ -28,7 +28,7 @@ const kernel = process.argv[3] === "6.1" ? "6.1" : "6.12";
 /** What the old kernel's multipath devices have completed, they do not count. */
 const modules =
   kernel === "6.1"
-    ? "modprobe nvme-core multipath=0 && modprobe -a nvmet-tcp nbd"
+    ? "modprobe -r nvme-tcp nvme-fabrics nvme-core && modprobe nvme-core multipath=0 && modprobe -a nvme-tcp nvmet-tcp nbd"
     : "modprobe -a nvmet-tcp ublk_drv";
 const FIO_MIB = 1;
 /** Requests between two kills; each of them writes or verifies 8 KiB. */
