@@ -7,6 +7,7 @@ import type { Superblock } from "../store/superblock.js";
 import type { PoolInfo } from "./api.js";
 import type { Checkpointer } from "./checkpointer.js";
 import type { DataPath } from "./data-path.js";
+import type { DeviceErrors } from "./device-errors.js";
 import type { Punches } from "./punches.js";
 import type { Reclaimer } from "./reclaimer.js";
 import type { SpaceLevels } from "./space-levels.js";
@@ -22,6 +23,7 @@ export interface FiguresParts {
   reclaimer: Reclaimer;
   checkpointer: Checkpointer;
   levels: SpaceLevels;
+  deviceErrors: DeviceErrors;
   /** As the superblocks are now. */
   superblock: () => Superblock;
 }
@@ -70,10 +72,14 @@ export class Figures {
     };
   }
 
-  /** Says in the log how full it is, if that is another level than the last time. */
-  watchSpace(): void {
-    const { dataPath, levels, superblock } = this.#parts;
-    void dataPath.stats().then(({ lentBlocks = 0 }) => {
+  /**
+   * Says in the log how full it is, if that is another level than the last time, and what the
+   * device has failed since then.
+   */
+  watch(): void {
+    const { dataPath, levels, deviceErrors, superblock } = this.#parts;
+    void dataPath.stats().then(({ lentBlocks = 0, ioErrors = 0 }) => {
+      deviceErrors.watch(ioErrors);
       levels.watch(this.#usedBlocks(lentBlocks), superblock().dataBlocks);
     });
   }

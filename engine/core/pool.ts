@@ -56,6 +56,7 @@ import { Care } from "./care.js";
 import type { CheckStore } from "./check.js";
 import { Checkpointer } from "./checkpointer.js";
 import { DataPath } from "./data-path.js";
+import { DeviceErrors } from "./device-errors.js";
 import { diffSnapshots } from "./diff.js";
 import { VolumeExports } from "./exports.js";
 import { Figures } from "./figures.js";
@@ -286,6 +287,7 @@ export class Pool implements PoolService {
       reclaimer: this.#reclaimer,
       checkpointer: this.#checkpointer,
       levels: new SpaceLevels(parts.spaceLevels, parts.log),
+      deviceErrors: new DeviceErrors(parts.log),
       superblock: () => this.#superblock,
     });
     this.#space.lend();
@@ -296,7 +298,7 @@ export class Pool implements PoolService {
       reclaimer: this.#reclaimer,
       log: parts.log,
       broken: () => this.#failure !== null,
-      onInterval: () => this.#figures.watchSpace(),
+      onInterval: () => this.#figures.watch(),
     });
   }
 
