@@ -33,8 +33,8 @@ const TIMEOUT_SECONDS = new Map([
 const DEFAULT_TIMEOUT_SECONDS = 120;
 /** How much slower a sanitizer makes a test, at worst. */
 const SANITIZER_FACTOR = 5;
-/** Two processors or two kernels, emulated; and what measures. */
-const EXCLUSIVE = new Set(["csi/move", "system/bench", "system/main-job", "system/share-nvmet"]);
+/** With two processors busy in one kernel, emulated. */
+const EXCLUSIVE = new Set(["system/main-job", "system/share-nvmet"]);
 
 export function discover(root: string, native: NativeBuild): TestFile[] {
   const files = nativeTests(root, native);

@@ -53,7 +53,21 @@ export interface Vm {
 
 const BOOT_TIMEOUT_MS = 120_000;
 
+/**
+ * An emulated processor may stumble over the code that a booting kernel changes under another one.
+ * That kernel panics, and is given a second try: whatever boots it tests something else.
+ */
 export async function bootVm(options: VmOptions = {}): Promise<Vm> {
+  try {
+    return await bootOnce(options);
+  } catch (error) {
+    if (!/Kernel panic/.test(String(error))) throw error;
+    console.log("the VM's kernel has panicked while it booted; it is tried once more");
+    return bootOnce(options);
+  }
+}
+
+async function bootOnce(options: VmOptions): Promise<Vm> {
   const { kernel: kernelName = "6.12", memoryMiB = 3072, cpus = 1, name = "vm" } = options;
   const { bootTimeoutMs = BOOT_TIMEOUT_MS, disk = null, forwardPort = null } = options;
   const kernel = await provideKernel(kernelName);
