@@ -5,7 +5,7 @@ import type { BackupStore } from "./core/backup-marks.js";
 import type { CheckStore } from "./core/check.js";
 import type { InspectItem, InspectRequest } from "./core/inspect.js";
 import type { RepairReport } from "./core/repair.js";
-import { StoreChild } from "./store-child.js";
+import { StoreChild, StoreDeath } from "./store-child.js";
 
 /** The parts of a pool that nobody serves; the caller holds its lock. */
 export interface ClosedPool {
@@ -73,12 +73,33 @@ export function storeBackupInChild(meta: string, forgetDeadReaders: () => void):
   };
 }
 
-/** What lies in the pool, in batches. Nothing is written. */
+/**
+ * What lies in the pool, in batches. Nothing is written. A store that ends its process as it is
+ * opened is damaged, and an item like any other: the rest is read without it.
+ */
 export async function* inspectPoolInChild(
-  { meta, data }: ClosedPool,
+  place: ClosedPool,
   request: InspectRequest,
 ): AsyncGenerator<InspectItem[]> {
-  const child = new StoreChild(meta, ["inspect", meta, data, JSON.stringify(request)]);
+  let told = false;
+  try {
+    for await (const items of inspectBeside(place, request, [])) {
+      told = true;
+      yield items;
+    }
+  } catch (error) {
+    if (told || !(error instanceof StoreDeath)) throw error;
+    yield* inspectBeside(place, request, [error.message]);
+  }
+}
+
+/** `dead`: why the store is not to be opened, if it is not. */
+async function* inspectBeside(
+  { meta, data }: ClosedPool,
+  request: InspectRequest,
+  dead: string[],
+): AsyncGenerator<InspectItem[]> {
+  const child = new StoreChild(meta, ["inspect", meta, data, JSON.stringify(request), ...dead]);
   try {
     yield* child.items();
   } finally {

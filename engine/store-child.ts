@@ -168,9 +168,12 @@ export class StoreChild {
     }
     const said = this.#stderr.trim().split("\n")[0] ?? "";
     const how = `${signal ?? `exit code ${code}`}${said === "" ? "" : `: ${said}`}`;
-    return new PandoError("ECORRUPT", `${where} died reading ${this.#at} (${how})`, context);
+    return new StoreDeath("ECORRUPT", `${where} died reading ${this.#at} (${how})`, context);
   }
 }
+
+/** LMDB has ended the process by what it found in its file. */
+export class StoreDeath extends PandoError {}
 
 interface Settable<T> {
   promise: Promise<T>;

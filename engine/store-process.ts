@@ -8,7 +8,8 @@
 //   check META DATA         a pool that nobody serves, as it would be after recovery
 //   repair META DATA        what is derived is made anew, or nothing is changed
 //   backup META [DATA]      a copy of the store, on file descriptor 3, then {done}
-//   inspect META DATA JSON  what lies in it, an {item} each, then {done}
+//   inspect META DATA JSON [WHY]  what lies in it, an {item} each, then {done}; with WHY the store
+//                                 is not opened, and that is said in its place
 //
 // A line of JSON each: {at} and {seen} on the way, {report}, {repaired} or {error} at the end.
 import { readSync, writeSync } from "node:fs";
@@ -32,10 +33,11 @@ import { unflushedMemory } from "./unflushed-memory.js";
 const READS_PER_SIGN = 1000;
 const BACKUP_FD = 3;
 
-async function main([verb, meta, data, options]: string[]): Promise<void> {
+async function main([verb, meta, data, options, dead]: string[]): Promise<void> {
   if (meta === undefined) throw new PandoError("EINVAL", "the folder of a store is missing");
   if (verb === "repair" && data !== undefined) return repairPool(meta, data);
-  if (verb === "inspect" && data !== undefined) return inspectPool(meta, data, options ?? "{}");
+  if (verb === "inspect" && data !== undefined)
+    return inspectPool(meta, data, options ?? "{}", dead);
   if (verb === "backup") return backUp(meta, data);
   if (verb !== "check") throw new PandoError("EINVAL", `${verb} is nothing that is done here`);
   const environment = openEnvironment(meta, "read");
@@ -117,11 +119,17 @@ async function repairPool(meta: string, data: string): Promise<void> {
 }
 
 /** As it lies there. A store that does not open keeps nobody from looking at the device. */
-async function inspectPool(meta: string, data: string, options: string): Promise<void> {
+async function inspectPool(
+  meta: string,
+  data: string,
+  options: string,
+  dead: string | undefined,
+): Promise<void> {
   const request = JSON.parse(options) as InspectRequest;
   const device = openDataDevice(data, "r");
   try {
-    const environment = openedOrError(meta);
+    const environment =
+      dead === undefined ? openedOrError(meta) : new PandoError("ECORRUPT", dead, { path: meta });
     try {
       const store =
         environment instanceof PandoError ? environment : telling(new LmdbReader(environment));

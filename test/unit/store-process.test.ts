@@ -15,6 +15,7 @@ import { encodeBitmap } from "../../engine/store/codec-bitmaps.js";
 import { chunkKey } from "../../engine/store/codec-keys.js";
 import { openLmdbStore } from "../../engine/store/lmdb-store.js";
 import type { StoreTransaction } from "../../engine/store/store.js";
+import { StoreChild } from "../../engine/store-child.js";
 import { fixtureFolder, unpackPool } from "../fixtures/packed-pool.js";
 import { temporaryFolder } from "../support/pando.js";
 import { rejects } from "../support/refuses.js";
@@ -195,6 +196,24 @@ test("damage is an item among the others, and keeps nobody from what is whole", 
   damage("data", (bytes) => bytes.fill(0xff, 64 * 1024, 68 * 1024));
   const [, journal] = await inspected("journal");
   assert.match(journal?.damaged ?? "", /superblock/);
+});
+
+test("of a store that ends its process the rest is told without it", async () => {
+  const place = [join(path, "meta"), join(path, "data")] as const;
+  const request = JSON.stringify({ part: "pool", all: false });
+  const child = new StoreChild(place[0], ["inspect", ...place, request, "it has died"]);
+  const items: InspectItem[] = [];
+  for await (const batch of child.items()) items.push(...batch);
+  await child.end();
+  assert.equal(
+    items.map(({ what, damaged }) => [what, damaged]),
+    [
+      ["superblock A", undefined],
+      ["superblock B", undefined],
+      ["device", undefined],
+      ["store", "it has died"],
+    ],
+  );
 });
 
 test("an error of the process is the error, with its place", async () => {
