@@ -91,7 +91,12 @@ Initiator::Initiator(const Place& place) : name_(text_of(place)) {
   setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
   setsockopt(fd_, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
   try {
-    if (::connect(fd_, address.ai_addr, address.ai_addrlen) != 0) {
+    // Work that a ring of this thread has to do interrupts it; called again, it waits on.
+    int result = 0;
+    do {
+      result = ::connect(fd_, address.ai_addr, address.ai_addrlen);
+    } while (result != 0 && errno == EINTR);
+    if (result != 0) {
       throw std::runtime_error(name_ + " takes no connection: " + std::strerror(errno));
     }
     IcPdu request{};
