@@ -60,7 +60,7 @@ export class NbdDevices implements BlockDevices {
     this.#parts = parts;
   }
 
-  async isAvailable(): Promise<boolean> {
+  isAvailable(): Promise<boolean> {
     return this.#parts.addon.nbdIsLoaded();
   }
 
@@ -91,15 +91,16 @@ export class NbdDevices implements BlockDevices {
       if (left === undefined) await this.#disconnectAll(owner);
       throw error;
     }
-    this.#left = (this.#left ?? []).filter((other) => other.owner !== owner);
+    this.#forgetLeft(owner);
     this.#served.set(uuid, { device, name });
     this.#watch(uuid);
     return devicePath(device);
   }
 
   async stopOrphans(wanted: ReadonlySet<string>): Promise<void> {
-    for (const { device } of await this.#orphans(wanted)) {
-      await this.#parts.addon.nbdDisconnect(device);
+    for (const orphan of await this.#orphans(wanted)) {
+      await this.#parts.addon.nbdDisconnect(orphan.device);
+      this.#forgetLeft(orphan.owner);
     }
   }
 
@@ -154,6 +155,10 @@ export class NbdDevices implements BlockDevices {
   async #findLeft(uuid: string): Promise<NbdDevice | undefined> {
     this.#left ??= await this.#parts.kernel.list();
     return this.#left.find(({ owner }) => owner === this.#owner(uuid));
+  }
+
+  #forgetLeft(owner: string): void {
+    this.#left = this.#left?.filter((other) => other.owner !== owner) ?? null;
   }
 
   async #orphans(wanted: ReadonlySet<string>): Promise<NbdDevice[]> {

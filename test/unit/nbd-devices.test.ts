@@ -139,6 +139,16 @@ test("orphans of this pool go, devices of others stay", async () => {
   assert.equal([...nbd.devices.keys()].sort(), [0, 8, 9]);
 });
 
+test("an orphan that has been removed is not taken for one that waits", async () => {
+  const { nbd, devices } = scene();
+  nbd.devices.set(7, OWNER);
+  assert.ok(await devices.has(UUID));
+  await devices.removeOthers(new Set());
+  assert.not.ok(await devices.has(UUID));
+  assert.is(await devices.provide(VOLUME), "/dev/nbd0");
+  assert.ok(nbd.said.some((text) => text.startsWith("connect")));
+});
+
 test("what fails half-way leaves no device, and the volume closed", async () => {
   for (const failing of ["connect", "limit"]) {
     const { nbd, devices } = scene();
