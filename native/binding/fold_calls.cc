@@ -71,9 +71,12 @@ Napi::Value FoldHold(const Napi::CallbackInfo& info) {
   });
 }
 
-/// foldApply(pool, parent, child, spans, adopted: Uint8Array of 64 bytes for each): Promise
-Napi::Value FoldApply(const Napi::CallbackInfo& info) {
-  Args args(info, "foldApply");
+using Apply = void (Pool::*)(uint64_t parent, uint64_t child, const std::vector<uint32_t>& spans,
+                             const std::vector<SlotMask>& adopted);
+
+/// NAME(pool, parent, child, spans, adopted: Uint8Array of 64 bytes for each): Promise
+Napi::Value apply_to_pool(const Napi::CallbackInfo& info, const char* name, Apply apply) {
+  Args args(info, name);
   const auto engine = engine_arg(args);
   const uint64_t parent = args.number(1, "parent");
   const uint64_t child = args.number(2, "child");
@@ -81,9 +84,17 @@ Napi::Value FoldApply(const Napi::CallbackInfo& info) {
   const std::vector<SlotMask> adopted = masks_arg(args, 4, spans);
   if (!args.ok()) return undefined(args);
   return make_promise(args.env(), engine, [=](const Settle& settle) {
-    engine->pool().fold_apply(parent, child, spans, adopted);
+    (engine->pool().*apply)(parent, child, spans, adopted);
     settle(0, "", nullptr);
   });
+}
+
+Napi::Value FoldApply(const Napi::CallbackInfo& info) {
+  return apply_to_pool(info, "foldApply", &Pool::fold_apply);
+}
+
+Napi::Value FoldAbsorb(const Napi::CallbackInfo& info) {
+  return apply_to_pool(info, "foldAbsorb", &Pool::fold_absorb);
 }
 
 /// foldHoldAll(pool, layer, limit): Promise<HeldBlocks | null>
@@ -101,21 +112,6 @@ Napi::Value FoldHoldAll(const Napi::CallbackInfo& info) {
             return held ? held_blocks(env, *copies) : env.Null();
           });
         });
-  });
-}
-
-/// foldAbsorb(pool, parent, child, spans, adopted: Uint8Array of 64 bytes for each): Promise
-Napi::Value FoldAbsorb(const Napi::CallbackInfo& info) {
-  Args args(info, "foldAbsorb");
-  const auto engine = engine_arg(args);
-  const uint64_t parent = args.number(1, "parent");
-  const uint64_t child = args.number(2, "child");
-  const std::vector<uint32_t> spans = spans_arg(args, info[3]);
-  const std::vector<SlotMask> adopted = masks_arg(args, 4, spans);
-  if (!args.ok()) return undefined(args);
-  return make_promise(args.env(), engine, [=](const Settle& settle) {
-    engine->pool().fold_absorb(parent, child, spans, adopted);
-    settle(0, "", nullptr);
   });
 }
 
