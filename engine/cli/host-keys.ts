@@ -15,6 +15,8 @@ const HOST = {
   demandOption: true,
   describe: "The host's NQN: /etc/nvme/hostnqn on the host",
 } as const;
+const keyFile = (describe: string) =>
+  ({ type: "string", requiresArg: true, demandOption: true, describe }) as const;
 const EXAMPLE_NQN = "nqn.2014-08.org.nvmexpress:uuid:…";
 /** Readable for the group, or for all. */
 const OTHERS_MAY_READ = 0o044;
@@ -28,12 +30,7 @@ export function addHostKeys(host: Argv<GlobalOptions>): Argv<GlobalOptions> {
       (set) =>
         set
           .positional("hostnqn", HOST)
-          .option("key-file", {
-            type: "string",
-            requiresArg: true,
-            demandOption: true,
-            describe: "The host's key, as nvme gen-dhchap-key writes it",
-          })
+          .option("key-file", keyFile("The host's key, as nvme gen-dhchap-key writes it"))
           .option("controller-key-file", {
             type: "string",
             requiresArg: true,
@@ -70,12 +67,7 @@ export function addHostKeys(host: Argv<GlobalOptions>): Argv<GlobalOptions> {
       (set) =>
         set
           .positional("hostnqn", HOST)
-          .option("key-file", {
-            type: "string",
-            requiresArg: true,
-            demandOption: true,
-            describe: "The host's key, as nvme gen-tls-key writes it",
-          })
+          .option("key-file", keyFile("The host's key, as nvme gen-tls-key writes it"))
           .example(`$0 host set-tls-key ${EXAMPLE_NQN} --key-file tls.key`, ""),
       async (args) => {
         const { hostnqn } = args;
