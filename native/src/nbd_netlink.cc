@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -16,8 +17,6 @@
 #include <system_error>
 #include <thread>
 #include <vector>
-
-#include "assert.h"
 
 namespace pando::nbd {
 namespace {
