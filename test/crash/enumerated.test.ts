@@ -345,10 +345,8 @@ async function crashAt(
       client.world.destroy();
     });
   }
-  // Recovery writes whole blocks: what smaller units add shows at some of its steps as at all.
-  const stride = atomicUnit === 512 ? 3 : 1;
   for (const how of BEFORE_RECOVERY) {
-    for (let at = step % stride; ; at += stride) {
+    for (let at = 0; ; at++) {
       const again = AGAIN[(step + at) % AGAIN.length] as Crash;
       const what = `${operation.name}, ${atomicUnit}, step ${step}, ${JSON.stringify(how)}, then ${JSON.stringify(again)} in recovery after ${at}`;
       const opened = await explain(what, () =>
