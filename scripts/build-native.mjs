@@ -82,7 +82,7 @@ export class BuildError extends Error {
 }
 
 function say(text) {
-  process.stdout.write(`setup: ${text}\n`);
+  process.stderr.write(`setup: ${text}\n`);
 }
 
 function hasTools() {
