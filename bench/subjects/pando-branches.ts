@@ -4,7 +4,9 @@ import type { Branches } from "./branches.js";
 import { servePando } from "./pando.js";
 
 export async function pandoBranches(folder: string, poolBytes: number): Promise<Branches> {
-  const server = await servePando(join(folder, "pool"), { poolBytes });
+  // Holes that a deleted clone leaves would have to be allocated by the file system again.
+  const size = { poolBytes, written: true };
+  const server = await servePando(join(folder, "pool"), size, ["--discard", "off"]);
   const { client } = server;
   return {
     name: "pando",

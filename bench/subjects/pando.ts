@@ -6,18 +6,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { makeLog } from "../../engine/base/log.js";
-import { createPool } from "../../engine/core/format.js";
+import { createPool, poolPaths } from "../../engine/core/format.js";
 import { type OpenedPool, openRealPool } from "../../engine/open-pool.js";
 import { PandoClient } from "../../engine/serve/client.js";
 import { ServerProcess } from "./server-process.js";
+import { writeInFull } from "./written-file.js";
 
 const INDEX_CACHE_BYTES = 64 * 1024 * 1024;
 const DAEMON = fileURLToPath(new URL("../../engine/cli/pandod.js", import.meta.url));
 
-/** `poolBytes`: of the data file; fully allocated unless sparse. */
+/** `poolBytes`: of the data file; fully allocated unless sparse, and written in full if asked. */
 export interface PoolSize {
   poolBytes: number;
   sparse?: boolean;
+  written?: boolean;
 }
 
 /** In this process. */
@@ -97,9 +99,11 @@ export async function serveExisting(
   return server;
 }
 
-async function makePool(path: string, { poolBytes, sparse = false }: PoolSize): Promise<void> {
+async function makePool(path: string, size: PoolSize): Promise<void> {
+  const { poolBytes, sparse = false, written = false } = size;
   rmSync(path, { recursive: true, force: true });
   await createPool(path, { sizeBytes: poolBytes, sparse });
+  if (written) await writeInFull(poolPaths(path).data);
 }
 
 /** Two that nobody listens on now. */

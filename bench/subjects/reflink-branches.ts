@@ -8,6 +8,7 @@ import { basename, join } from "node:path";
 import type { Branches } from "./branches.js";
 import { attachLoop, mount } from "./mounts.js";
 import { makeRaw, QemuServer } from "./qemu.js";
+import { writeInFull } from "./written-file.js";
 
 export type ReflinkFileSystem = "xfs" | "btrfs";
 
@@ -31,7 +32,7 @@ export async function reflinkBranches(
   folder: string,
   fileSystemBytes: number,
 ): Promise<Branches> {
-  const { place, device, unmount } = makeFileSystem(kind, folder, fileSystemBytes);
+  const { place, device, unmount } = await makeFileSystem(kind, folder, fileSystemBytes);
   const server = await QemuServer.start();
   const pathOf = (name: string) => join(place, `${name}.raw`);
   return {
@@ -73,15 +74,15 @@ async function share(from: string, to: string): Promise<void> {
   }
 }
 
-function makeFileSystem(
+async function makeFileSystem(
   kind: ReflinkFileSystem,
   folder: string,
   bytes: number,
-): { place: string; device: string; unmount: () => void } {
+): Promise<{ place: string; device: string; unmount: () => void }> {
   const image = join(folder, "file-system");
   const place = join(folder, "mounted");
-  // As a pool: allocated, not yet written.
   execFileSync("fallocate", ["--length", `${bytes}`, image]);
+  await writeInFull(image);
   mkdirSync(place);
   const { device, detach } = attachLoop(image, { direct: true });
   try {

@@ -75,11 +75,12 @@ export async function firstWrites(
     const first = await writeTo(context, branches, clone);
     await fill(clone);
     const steady = await writeTo(context, branches, clone);
-    const firstIops = meanIops(first.samples.filter(({ timeMs }) => timeMs <= FIRST_MS));
+    const firstIops = iopsAtFirst(first.samples);
+    const steadyIops = iopsAtFirst(steady.samples);
     table.add(workloadName(WRITES), branches.name, [
       firstIops,
-      steady.iops,
-      firstIops / steady.iops,
+      steadyIops,
+      firstIops / steadyIops,
       Math.max(...first.samples.map(({ maxLatencyUs }) => maxLatencyUs)) / 1000,
       first.diskBytes / first.clientBytes,
     ]);
@@ -92,7 +93,6 @@ export async function firstWrites(
 }
 
 interface Written {
-  iops: number;
   samples: FioSample[];
   clientBytes: number;
   diskBytes: number;
@@ -130,7 +130,6 @@ async function writeTo(
     })
     .filter(([x], index, all) => x > (all[index - 1]?.[0] ?? 0));
   return {
-    iops: figures.iops,
     samples,
     clientBytes: figures.ops * WRITES.blockBytes,
     diskBytes: branches.writtenBytes() - writtenBefore,
@@ -150,6 +149,10 @@ function writtenBy(samples: readonly FioSample[], timeMs: number): number {
   return count;
 }
 
-function meanIops(samples: readonly FioSample[]): number {
-  return samples.reduce((sum, { iops }) => sum + iops, 0) / Math.max(1, samples.length);
+/** In the first second, which begins when fio has begun: its start is not the subject's. */
+function iopsAtFirst(samples: readonly FioSample[]): number {
+  const begun = samples.findIndex(({ iops }) => iops > 0);
+  const from = samples[begun - 1]?.timeMs ?? 0;
+  const first = samples.filter(({ timeMs }) => timeMs > from && timeMs <= from + FIRST_MS);
+  return first.reduce((sum, { iops }) => sum + iops, 0) / Math.max(1, first.length);
 }
