@@ -1,9 +1,11 @@
 // Runs in a guest: the driver as Kubernetes drives it, on the kernel's initiator and real file
-// systems. Started by volumes.test.ts, once for each of its scenarios:
+// systems. Once in a guest, since an emulated processor needs long to load it; each scenario has a
+// new driver:
 //
-//     node guest-scenario.js CONFIG SCENARIO
+//     node guest-scenario.js CONFIG ANSWERS <SCENARIOS
 //
-// Prints what it did and how long that took; ends with 1 at the first thing that is not right.
+// A scenario's name is a line of its input. Prints what it did, how long that took, and what was
+// not right, if anything; then 0 or 1 is written to ANSWERS, a pipe.
 import { execFileSync } from "node:child_process";
 import {
   closeSync,
@@ -18,6 +20,7 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
+import { createInterface } from "node:readline/promises";
 import { status } from "@grpc/grpc-js";
 import * as assert from "uvu/assert";
 import { loadCsiConfig } from "../../csi/config.js";
@@ -28,7 +31,7 @@ import { create, type Fields, Pod, remove } from "./guest-pod.js";
 
 const MIB = 1024 ** 2;
 
-const [configPath, scenario = ""] = process.argv.slice(2);
+const [configPath, answersPath = ""] = process.argv.slice(2);
 const config = loadCsiConfig(configPath, { logLevel: "warn" });
 const nodeId = config.hostNqn ?? "";
 const FIRST_NODE = guestHost.hostNqn;
@@ -56,19 +59,32 @@ const MOVING = {
   parameters: { fastIoFailSeconds: "2", ctrlLossSeconds: "4" },
 };
 
-await main();
+for await (const scenario of createInterface({ input: process.stdin })) {
+  const status = await play(scenario).then(
+    () => "0",
+    (error: unknown) => {
+      console.log(error);
+      return "1";
+    },
+  );
+  writeFileSync(answersPath, status);
+}
 
-async function main(): Promise<void> {
+async function play(scenario: string): Promise<void> {
   const run = scenarios[scenario];
   if (run === undefined) throw new Error(`no scenario ${scenario}`);
   const driver = await startDriver(config);
   const csi = new CsiClient(config.endpoint);
-  await run(csi);
-  csi.close();
-  await driver.close();
-  if (GO_ON.includes(scenario)) return console.log(`${scenario}: done`);
-  const left = execFileSync("sh", ["-c", "ls -d /sys/block/nvme* 2>/dev/null || true"]).toString();
-  assert.is(left, "", "nothing is connected any more");
+  try {
+    await run(csi);
+  } finally {
+    csi.close();
+    await driver.close();
+  }
+  if (!GO_ON.includes(scenario)) {
+    const left = readdirSync("/sys/block").filter((name) => name.startsWith("nvme"));
+    assert.equal(left, [], "nothing is connected any more");
+  }
   console.log(`${scenario}: done`);
 }
 
