@@ -1,6 +1,7 @@
 // Errors of the device and of the store: who is told, what goes on, what is left.
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { makeLog } from "../../engine/base/log.js";
 import type { Client } from "../sim/client.js";
 import { addVolume, cutPower, finish, flush, read, smallPool, write } from "../sim/small-pool.js";
 import { drain, ended, type Holds, isKind, take, track, until } from "../sim/steps.js";
@@ -106,6 +107,27 @@ test("an error while data is overwritten in place leaves old or new", async () =
   assert.is(bad.value, "io-error");
   await flush(client, "a");
   await cutPower(client);
+  await finish(client);
+});
+
+test("what the device has failed is in the log at the next interval", async () => {
+  const told: unknown[] = [];
+  const log = makeLog("fatal");
+  log.error = (fields: unknown) => void told.push(fields);
+  const client = await smallPool({ log });
+  const { world } = client;
+  await write(client, "a", 0, 4);
+  world.tick();
+  await world.quiesce();
+  assert.equal(told, []);
+  for (let times = 0; times < 2; times++) {
+    const bad = track(client.read("a", { sector: 0, count: 4 }));
+    await take(world, isKind("read"), EIO);
+    assert.is(bad.value, "io-error");
+  }
+  world.tick();
+  await world.quiesce();
+  assert.equal(told, [{ requests: 2 }]);
   await finish(client);
 });
 

@@ -6,7 +6,7 @@ import { assert } from "../../engine/base/assert.js";
 import type { Clock } from "../../engine/base/clock.js";
 import { DEFAULT_POLICY } from "../../engine/base/dhchap-key.js";
 import { PandoError } from "../../engine/base/errors.js";
-import { makeLog } from "../../engine/base/log.js";
+import { type Log, makeLog } from "../../engine/base/log.js";
 import { planGrow } from "../../engine/core/grow.js";
 import { Pool } from "../../engine/core/pool.js";
 import { type Recovered, readSuperblock, recover } from "../../engine/core/recovery.js";
@@ -44,6 +44,8 @@ export interface WorldOptions {
   keepsRoom?: boolean;
   /** Of the first journal block: how far from the ring's end the journal begins. */
   firstSequence?: number;
+  /** Where the pool says what it has to say to the operator; by default nowhere. */
+  log?: Log;
 }
 
 /** A question waits for the index service to read the store; an answer is on its way back. */
@@ -301,7 +303,7 @@ export class World {
       store: this.#store,
       recovered: done.value,
       clock: this.#clock,
-      log: silent,
+      log: this.#options.log ?? silent,
       newUuid: () => this.#newUuid(),
       authentication: { policy: DEFAULT_POLICY, newBytes: (count) => new Uint8Array(count) },
       news: {
