@@ -5,7 +5,7 @@ import type { BackupStore } from "./core/backup-marks.js";
 import type { CheckStore } from "./core/check.js";
 import type { InspectItem, InspectRequest } from "./core/inspect.js";
 import type { RepairReport } from "./core/repair.js";
-import { StoreChild, StoreDeath } from "./store-child.js";
+import { STORE_PROGRAM, StoreChild, StoreDeath } from "./store-child.js";
 
 /** The parts of a pool that nobody serves; the caller holds its lock. */
 export interface ClosedPool {
@@ -75,21 +75,23 @@ export function storeBackupInChild(meta: string, forgetDeadReaders: () => void):
 
 /**
  * What lies in the pool, in batches. Nothing is written. A store that ends its process as it is
- * opened is damaged, and an item like any other: the rest is read without it.
+ * opened is damaged, and an item like any other: the rest is read without it. `program`: what runs
+ * in that process.
  */
 export async function* inspectPoolInChild(
   place: ClosedPool,
   request: InspectRequest,
+  program = STORE_PROGRAM,
 ): AsyncGenerator<InspectItem[]> {
   let told = false;
   try {
-    for await (const items of inspectBeside(place, request, [])) {
+    for await (const items of inspectBeside(place, request, program, [])) {
       told = true;
       yield items;
     }
   } catch (error) {
     if (told || !(error instanceof StoreDeath)) throw error;
-    yield* inspectBeside(place, request, [error.message]);
+    yield* inspectBeside(place, request, program, [error.message]);
   }
 }
 
@@ -97,9 +99,11 @@ export async function* inspectPoolInChild(
 async function* inspectBeside(
   { meta, data }: ClosedPool,
   request: InspectRequest,
+  program: string,
   dead: string[],
 ): AsyncGenerator<InspectItem[]> {
-  const child = new StoreChild(meta, ["inspect", meta, data, JSON.stringify(request), ...dead]);
+  const args = ["inspect", meta, data, JSON.stringify(request), ...dead];
+  const child = new StoreChild(meta, args, program);
   try {
     yield* child.items();
   } finally {

@@ -11,7 +11,7 @@ import type { InspectItem } from "./core/inspect.js";
 import type { RepairReport } from "./core/repair.js";
 import type { StoreMessage } from "./store-messages.js";
 
-const PROGRAM = fileURLToPath(new URL("./store-process.js", import.meta.url));
+export const STORE_PROGRAM = fileURLToPath(new URL("./store-process.js", import.meta.url));
 /** Without a sign of life. */
 const PATIENCE_MS = 60_000;
 const STDERR_BYTES = 4096;
@@ -38,9 +38,9 @@ export class StoreChild {
   #wake: () => void = () => undefined;
 
   /** `meta` is for the errors. */
-  constructor(meta: string, args: string[]) {
+  constructor(meta: string, args: string[], program = STORE_PROGRAM) {
     this.#meta = meta;
-    this.#process = spawn(process.execPath, [PROGRAM, ...args], {
+    this.#process = spawn(process.execPath, [program, ...args], {
       stdio: ["pipe", "pipe", "pipe", "pipe"],
     });
     const ready = settable<void>();

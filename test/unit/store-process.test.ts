@@ -6,16 +6,21 @@ import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { checkPoolInChild, storeCheckInChild } from "../../engine/check-child.js";
+import {
+  checkPoolInChild,
+  inspectPoolInChild,
+  storeCheckInChild,
+} from "../../engine/check-child.js";
 import type { InspectItem, InspectPart } from "../../engine/core/inspect.js";
 import { checkClosedPool, inspectClosedPool, repairClosedPool } from "../../engine/open-pool.js";
 import { encodeBitmap } from "../../engine/store/codec-bitmaps.js";
 import { chunkKey } from "../../engine/store/codec-keys.js";
 import { openLmdbStore } from "../../engine/store/lmdb-store.js";
 import type { StoreTransaction } from "../../engine/store/store.js";
-import { StoreChild } from "../../engine/store-child.js";
+import { STORE_PROGRAM } from "../../engine/store-child.js";
 import { fixtureFolder, unpackPool } from "../fixtures/packed-pool.js";
 import { temporaryFolder } from "../support/pando.js";
 import { rejects } from "../support/refuses.js";
@@ -198,22 +203,33 @@ test("damage is an item among the others, and keeps nobody from what is whole", 
   assert.match(journal?.damaged ?? "", /superblock/);
 });
 
+/** The program of the process, but for its death where it would open the store. */
+async function* inspectedByDying(lastWords: string): AsyncGenerator<InspectItem[]> {
+  const program = join(folder.path, "dying.mjs");
+  const real = JSON.stringify(pathToFileURL(STORE_PROGRAM));
+  const dies = `process.stdout.write(${JSON.stringify(lastWords)}, () => process.kill(process.pid, "SIGKILL"))`;
+  writeFileSync(program, `process.argv[6] ? await import(${real}) : ${dies};`);
+  const place = { meta: join(path, "meta"), data: join(path, "data") };
+  yield* inspectPoolInChild(place, { part: "pool", layer: null, all: false }, program);
+}
+
 test("of a store that ends its process the rest is told without it", async () => {
-  const place = [join(path, "meta"), join(path, "data")] as const;
-  const request = JSON.stringify({ part: "pool", all: false });
-  const child = new StoreChild(place[0], ["inspect", ...place, request, "it has died"]);
   const items: InspectItem[] = [];
-  for await (const batch of child.items()) items.push(...batch);
-  await child.end();
+  for await (const batch of inspectedByDying("")) items.push(...batch);
   assert.equal(
-    items.map(({ what, damaged }) => [what, damaged]),
-    [
-      ["superblock A", undefined],
-      ["superblock B", undefined],
-      ["device", undefined],
-      ["store", "it has died"],
-    ],
+    items.map(({ what }) => what),
+    ["superblock A", "superblock B", "device", "store"],
   );
+  assert.match(items.at(-1)?.damaged ?? "", /died reading its file \(SIGKILL\)/);
+});
+
+test("a process that dies when it has told of something has told all there is", async () => {
+  const items: InspectItem[] = [];
+  const dying = async (): Promise<void> => {
+    for await (const batch of inspectedByDying('{"item":{"what":"one"}}\n')) items.push(...batch);
+  };
+  await rejects(dying(), "ECORRUPT", /died reading its file/);
+  assert.equal(items, [{ what: "one" }]);
 });
 
 test("an error of the process is the error, with its place", async () => {
