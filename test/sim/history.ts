@@ -86,21 +86,23 @@ export class History {
 
   /** What may be seen by somebody who looked between these moments. */
   visible(from: number, to: number): Mark[] {
-    return this.#marks.filter(
-      (mark) => mark.began < to && !this.#overwriters(mark).some((newer) => newer.ended < from),
-    );
+    const newest = this.#newest((mark) => mark.ended < from);
+    return this.#marks.filter((mark) => mark.began < to && mark.ended >= newest);
   }
 
   /** What may be found after a crash. */
   durableOrNewer(): Mark[] {
-    return this.#marks.filter(
-      (mark) => !this.#overwriters(mark).some((newer) => newer.durable < NEVER),
-    );
+    const newest = this.#newest((mark) => mark.durable < NEVER);
+    return this.#marks.filter((mark) => mark.ended >= newest);
   }
 
   /** When the mark was overwritten for certain. */
   overwrittenAt(mark: Mark): number {
-    return Math.min(NEVER, ...this.#overwriters(mark).map((newer) => newer.ended));
+    let at = NEVER;
+    for (const newer of this.#marks) {
+      if (newer.ok && mark.ended < newer.began) at = Math.min(at, newer.ended);
+    }
+    return at;
   }
 
   /** It was found to be this after a crash, durably. */
@@ -108,8 +110,13 @@ export class History {
     this.#marks = [initial(observed(versions))];
   }
 
-  #overwriters(mark: Mark): Mark[] {
-    return this.#marks.filter((newer) => newer.ok && mark.ended < newer.began);
+  /** When the last of these changes was submitted: what had ended before is overwritten by it. */
+  #newest(which: (mark: Mark) => boolean): number {
+    let newest = ALWAYS;
+    for (const mark of this.#marks) {
+      if (mark.ok && mark.began > newest && which(mark)) newest = mark.began;
+    }
+    return newest;
   }
 }
 
