@@ -552,6 +552,8 @@ Napi::Value PoolStats(const Napi::CallbackInfo& info) {
         {"discardedSharedSlots", c.freed_shared_discards},
         {"indexHits", pool.index().hits()},
         {"indexMisses", pool.index().misses()},
+        {"indexAnswers", pool.index().answers()},
+        {"indexAnswerNanoseconds", pool.index().answer_ns()},
         {"indexEvictions", pool.index().evictions()},
         {"indexStaleAnswers", pool.index().stale_answers()},
         {"indexInheritedDepthMax", pool.index().inherited_depth_max()},

@@ -19,9 +19,10 @@ void LayerState::mark_stored(uint32_t span) {
   stored_[span / 64] |= uint64_t{1} << (span % 64);
 }
 
-IndexCache::IndexCache(size_t limit_bytes, Ask ask)
+IndexCache::IndexCache(size_t limit_bytes, Ask ask, NowNs now_ns)
     : limit_entries_(std::max<size_t>(limit_bytes / kEntryBytes, 1)),
       ask_(std::move(ask)),
+      now_ns_(std::move(now_ns)),
       holes_(std::make_shared<IndexBlock>(0)) {}
 
 LayerState* IndexCache::find_layer(uint64_t id) {
@@ -128,7 +129,7 @@ const IndexBlock* IndexCache::resolve(LayerState* layer, uint32_t span, const Wa
     if (asked != tokens.end()) {
       questions_.at(asked->second).waiting.push_back(wake);
     } else {
-      ask({at->id(), span, checkpoints_, {wake}, false});
+      ask({at->id(), span, checkpoints_, now_ns_(), {wake}, false});
     }
     return nullptr;
   }
@@ -159,6 +160,7 @@ void IndexCache::answer(uint64_t token, uint64_t owner, std::shared_ptr<IndexBlo
   if (question.stale) {
     // A nearer layer may have it by now: the look-up begins again, at the live layer.
     ++stale_answers_;
+    answered(question);
     for (Wake& wake : question.waiting) wake(false);
     return;
   }
@@ -187,8 +189,14 @@ void IndexCache::answer(uint64_t token, uint64_t owner, std::shared_ptr<IndexBlo
       insert(layer, question.span, std::move(nearest));
     }
   }
+  answered(question);
   // A layer that has gone was folded away: the look-up begins again, and does not come to it.
   for (Wake& wake : question.waiting) wake(failed && layer != nullptr);
+}
+
+void IndexCache::answered(const Question& question) {
+  ++answers_;
+  answer_ns_ += now_ns_() - question.asked_ns;
 }
 
 IndexEntry* IndexCache::own(LayerState* layer, uint32_t span) {

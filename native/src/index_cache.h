@@ -91,8 +91,10 @@ class IndexCache {
   using Ask = std::function<void(uint64_t token, uint64_t layer, uint32_t span)>;
   /// Runs when a look-up that had to wait can be tried again, or has failed.
   using Wake = std::function<void(bool failed)>;
+  /// Of a clock that never goes back.
+  using NowNs = std::function<uint64_t()>;
 
-  IndexCache(size_t limit_bytes, Ask ask);
+  IndexCache(size_t limit_bytes, Ask ask, NowNs now_ns);
 
   /// The layer's state; made with its whole lineage if need be. `lineage`: ids from the layer to
   /// the root.
@@ -161,6 +163,10 @@ class IndexCache {
   size_t entry_count() const { return clean_.size() + dirty_.size(); }
   uint64_t hits() const { return hits_; }
   uint64_t misses() const { return misses_; }
+  /// Questions that were answered for good: a miss of what is asked for already makes none.
+  uint64_t answers() const { return answers_; }
+  /// How long all of them took together, from the question to whoever waited.
+  uint64_t answer_ns() const { return answer_ns_; }
   uint64_t evictions() const { return evictions_; }
   uint64_t stale_answers() const { return stale_answers_; }
   uint64_t inherited_depth_max() const { return inherited_depth_max_; }
@@ -170,6 +176,7 @@ class IndexCache {
     uint64_t layer;
     uint32_t span;
     uint64_t checkpoint;  // of the time it was asked
+    uint64_t asked_ns;
     std::vector<Wake> waiting;
     bool stale = false;  // the span was folded since
   };
@@ -182,9 +189,11 @@ class IndexCache {
   static void adopt_into(IndexEntry* entry, const SlotMask& adopted);
   void maybe_drop(LayerState* layer);
   void ask(Question question);
+  void answered(const Question& question);
 
   size_t limit_entries_;
   Ask ask_;
+  NowNs now_ns_;
   std::unordered_map<uint64_t, std::unique_ptr<LayerState>> layers_;
   std::list<IndexEntry*> clean_;  // the longest unused first
   std::list<IndexEntry*> dirty_;
@@ -198,6 +207,8 @@ class IndexCache {
   std::vector<IndexEntry*> taken_;
   uint64_t hits_ = 0;
   uint64_t misses_ = 0;
+  uint64_t answers_ = 0;
+  uint64_t answer_ns_ = 0;
   uint64_t evictions_ = 0;
   uint64_t stale_answers_ = 0;
   uint64_t inherited_depth_max_ = 0;

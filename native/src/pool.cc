@@ -39,10 +39,12 @@ Pool::Pool(Disk& disk, BufferPool& buffers, PoolHost& host, const PoolOptions& o
       unflushed_(shared, {options.journal.pool_uuid, options.journal.epoch, options.boot_id}),
       journal_(disk, buffers, options.journal, &unflushed_),
       committer_(disk, journal_, [this](int error) { poison(error, "flush or journal write"); }),
-      index_(options.index_cache_bytes,
-             [this](uint64_t token, uint64_t layer, uint32_t span) {
-               host_.index_wanted(token, layer, span);
-             }),
+      index_(
+          options.index_cache_bytes,
+          [this](uint64_t token, uint64_t layer, uint32_t span) {
+            host_.index_wanted(token, layer, span);
+          },
+          [this] { return host_.now_ns(); }),
       punches_(disk, options.data_offset_bytes, options.block_size) {
   PANDO_ASSERT(options.block_size % kSectorSize == 0);
 }

@@ -50,6 +50,26 @@ test("an answer that was read before a checkpoint does not count after it", asyn
   await finish(client);
 });
 
+test("how long an answer takes is counted, from the question to those who waited", async () => {
+  const client = await dirtyBetween(FEW_ENTRIES);
+  const { world } = client;
+  await addVolume(client, "b");
+  await world.run(client.pool.setLimits("b", { iops: 1 }));
+  const before = await counters(client);
+  const readings = [0, 1].map(() => track(client.read("a", { sector: 0, count: 4 })));
+  await drain(world, ANSWER);
+  // Time goes on with those who wait for their limit only.
+  const writes = [0, 1, 2].map((sector) => track(client.write("b", { sector, count: 1 })));
+  for (const write of writes) assert.ok(await ended(world, write, ANSWER));
+  for (const reading of readings) assert.is(reading.state, "waiting");
+  for (const reading of readings) assert.ok(await ended(world, reading));
+  const after = await counters(client);
+  const grown = (name: string): number => (after[name] ?? 0) - (before[name] ?? 0);
+  assert.is(grown("indexAnswers"), 1);
+  assert.ok(grown("indexAnswerNanoseconds") >= 1e9, `${grown("indexAnswerNanoseconds")} ns`);
+  await finish(client);
+});
+
 test("a clone that has nothing of its own reads what its origin had, at any depth", async () => {
   const client = await smallPool({ indexCacheBytes: FEW_ENTRIES });
   const { world } = client;
