@@ -567,6 +567,7 @@ Napi::Value PoolStats(const Napi::CallbackInfo& info) {
         {"lentBlocks", pool.extents().free_blocks()},
         {"pendingFreeBlocks", pool.releases().pending_blocks()},
         {"releasesHeldByIo", pool.releases().held_by_io()},
+        {"releasesHeldByReads", pool.releases().held_by_reads()},
     };
     settle(0, "", [values](Napi::Env env) -> Napi::Value {
       Napi::Object result = Napi::Object::New(env);

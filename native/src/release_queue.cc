@@ -9,9 +9,10 @@ ReleaseQueue::ReleaseQueue() {
   active_.previous_ = &active_;
 }
 
-void ReleaseQueue::start(ActiveIo* io) {
+void ReleaseQueue::start(ActiveIo* io, bool reads) {
   PANDO_ASSERT(io->next_ == nullptr);
   io->started_ = next_start_++;
+  io->reads_ = reads;
   io->previous_ = active_.previous_;
   io->next_ = &active_;
   io->previous_->next_ = io;
@@ -39,9 +40,18 @@ void ReleaseQueue::add_durable(BlockRun run) {
 
 bool ReleaseQueue::in_use(Pending* pending) {
   if (active_.next_ == &active_ || active_.next_->started_ >= pending->started_before) return false;
-  if (!pending->counted) ++held_by_io_;
+  if (!pending->counted) {
+    ++held_by_io_;
+    if (read_before(pending->started_before)) ++held_by_reads_;
+  }
   pending->counted = true;
   return true;
+}
+
+bool ReleaseQueue::read_before(uint64_t start) const {
+  const ActiveIo* io = active_.next_;
+  while (io != &active_ && io->started_ < start && !io->reads_) io = io->next_;
+  return io != &active_ && io->started_ < start;
 }
 
 std::vector<BlockRun> ReleaseQueue::take_released() {

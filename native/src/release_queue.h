@@ -23,6 +23,7 @@ class ActiveIo {
  private:
   friend class ReleaseQueue;
   uint64_t started_ = 0;
+  bool reads_ = false;
   ActiveIo* previous_ = nullptr;
   ActiveIo* next_ = nullptr;
 };
@@ -34,7 +35,7 @@ class ReleaseQueue {
   ReleaseQueue& operator=(const ReleaseQueue&) = delete;
 
   /// In the step in which the addresses are resolved.
-  void start(ActiveIo* io);
+  void start(ActiveIo* io, bool reads);
   void finish(ActiveIo* io);
 
   /// `run` was freed by record `ordinal`, just now.
@@ -50,6 +51,8 @@ class ReleaseQueue {
   uint64_t pending_blocks() const { return pending_blocks_; }
   /// Runs that the checkpoint let go and device I/O under way still held.
   uint64_t held_by_io() const { return held_by_io_; }
+  /// Of these, with a read among it.
+  uint64_t held_by_reads() const { return held_by_reads_; }
 
  private:
   struct Pending {
@@ -61,12 +64,14 @@ class ReleaseQueue {
 
   /// Device I/O under way may know the block.
   bool in_use(Pending* pending);
+  bool read_before(uint64_t start) const;
 
   ActiveIo active_;  // head of the ring of active I/O, the oldest first
   uint64_t next_start_ = 1;
   uint64_t durable_ordinal_ = 0;
   uint64_t pending_blocks_ = 0;
   uint64_t held_by_io_ = 0;
+  uint64_t held_by_reads_ = 0;
   std::deque<Pending> pending_;
   std::deque<Pending> durable_;  // wait for device I/O only
 };

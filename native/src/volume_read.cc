@@ -37,7 +37,7 @@ void Volume::run_read(Piece* piece) {
     piece_done(piece, IoStatus::kOk);
     return;
   }
-  pool_.releases_.start(&piece->active);
+  pool_.releases_.start(&piece->active, true);
   submit_segments(piece);
 }
 

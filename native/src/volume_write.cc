@@ -125,7 +125,7 @@ bool Volume::make_plan(Piece* piece, const IndexBlock& index) {
   }
 
   // From here to the device nothing waits: these addresses count as in use from this step on.
-  pool_.releases_.start(&piece->active);
+  pool_.releases_.start(&piece->active, false);
   size_t run = 0;
   for (uint32_t slot = piece->first_slot; slot < piece->first_slot + piece->slot_count; ++slot) {
     const SlotRange range = slot_range(*piece, slot, block_size);

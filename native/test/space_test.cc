@@ -74,12 +74,13 @@ void test_freed_blocks_wait_for_io() {
   ReleaseQueue queue;
   ActiveIo before;
   ActiveIo after;
-  queue.start(&before);
+  queue.start(&before, false);
   queue.add({5, 1}, 1);
-  queue.start(&after);
+  queue.start(&after, true);
   queue.checkpointed(1);
   CHECK(queue.take_released().empty());
   CHECK(queue.held_by_io() == 1);
+  CHECK(queue.held_by_reads() == 0);  // that read began later
   queue.finish(&before);
   CHECK(total(queue.take_released()) ==
         1);  // what started after the release does not know the block

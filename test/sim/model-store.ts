@@ -29,7 +29,7 @@ export interface ModelStoreOptions {
   schedule?: (step: StoreStep) => Promise<void>;
 }
 
-interface Write {
+export interface Write {
   space: Space;
   key: string;
   /** Undefined: removed. */
@@ -52,6 +52,8 @@ export class ModelStore implements Store {
   commits = 0;
   /** Every commit so far, in its order, as one number. */
   digest = 0;
+  /** Told of each commit that fails as it was asked to, and of what it had written. */
+  onFailure: (failure: CommitFailure, writes: readonly Write[]) => void = () => undefined;
 
   constructor(options: ModelStoreOptions = {}, durable = new State(), pending: Write[][] = []) {
     this.#schedule = options.schedule ?? (() => Promise.resolve());
@@ -110,6 +112,11 @@ export class ModelStore implements Store {
     this.#failure = failure;
   }
 
+  /** What a power cut leaves for certain. */
+  get durable(): StoreReader {
+    return this.#durable;
+  }
+
   /** Committed transactions that are not durable. */
   get pendingCount(): number {
     return this.#pending.length;
@@ -147,6 +154,7 @@ export class ModelStore implements Store {
   #next(options: ModelStoreOptions, durable: State, pending: Write[][]): ModelStore {
     const next = new ModelStore(options, durable, pending);
     next.digest = this.digest;
+    next.onFailure = this.onFailure;
     return next;
   }
 
@@ -170,6 +178,7 @@ export class ModelStore implements Store {
     }
     if (failure !== undefined) {
       txn.undo();
+      this.onFailure(failure, txn.writes);
       if (failure === "doubt") this.#doubtful = txn.writes;
       const code = failure === "doubt" ? "EIO" : failure;
       throw new PandoError(code, "store: the commit failed, as the test asked for");

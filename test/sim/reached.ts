@@ -1,9 +1,11 @@
 // Where runs have been: a simulation that never gets into the dark corners proves nothing about
 // them, so what it means to reach is counted, and the tests in CI want every count above zero.
-import { getJournalRecord } from "../../engine/store/catalogue.js";
+import { findSnapshot, findVolume, getJournalRecord } from "../../engine/store/catalogue.js";
 import { scanJournal } from "../../engine/store/journal.js";
 import { findLayer, listLayers } from "../../engine/store/layers.js";
+import type { StoreReader } from "../../engine/store/store.js";
 import { native } from "../../native/native.js";
+import { COMMIT_KINDS } from "./commit-kinds.js";
 import type { World } from "./world.js";
 
 export const GOALS = [
@@ -15,8 +17,10 @@ export const GOALS = [
   "crash while a snapshot freezes its volume",
   "crash before a snapshot is committed",
   "crash when a snapshot is committed and not durable",
-  "crash in a deletion",
+  "crash before a deletion is committed",
+  "crash when a deletion is committed and not durable",
   "crash while a deleted layer waits for its reclaim",
+  "crash when a reclaim is committed and not durable",
   "crash in a fold",
   "crash while a layer is absorbed",
   "span folded",
@@ -26,10 +30,12 @@ export const GOALS = [
   "crash in recovery",
   "index-cache eviction",
   "ENOSPC for data",
-  "ENOSPC in the store",
+  "ENOSPC of the device",
+  ...COMMIT_KINDS.map((kind) => `ENOSPC of ${kind}` as const),
   "discard of shared blocks",
   "discard of own blocks",
   "free deferred by I/O under way",
+  "free deferred by a read under way",
   "pool grown",
   "free block given back to the device",
   "crash while the device takes free blocks back",
@@ -109,6 +115,7 @@ export class Reached {
     this.add("discard of shared blocks", count("discardedSharedSlots"));
     this.add("discard of own blocks", count("discardedOwnedSlots"));
     this.add("free deferred by I/O under way", count("releasesHeldByIo"));
+    this.add("free deferred by a read under way", count("releasesHeldByReads"));
     this.add("stale index answer", count("indexStaleAnswers"));
     this.add("overlap wait", count("overlapWaits"));
     this.add("gate wait", count("gateWaits"));
@@ -131,12 +138,22 @@ export class Reached {
       if (committed) this.add("crash when a snapshot is committed and not durable");
       else this.add("crash before a snapshot is committed");
     }
-    if (changes.some((change) => change.startsWith("delete"))) this.add("crash in a deletion");
+    const { store } = world;
+    for (const change of changes) {
+      const [what, name = ""] = change.split(" ");
+      if (what !== "delete") continue;
+      if (isThere(store, name)) this.add("crash before a deletion is committed");
+      else if (isThere(store.durable, name))
+        this.add("crash when a deletion is committed and not durable");
+    }
     this.add("pool grown", world.grown > 0 ? 1 : 0);
     const punching = world.choices().some(({ kind }) => kind === "discard");
     if (punching) this.add("crash while the device takes free blocks back");
-    const dead = listLayers(world.store).some(({ record }) => record.state === "dead");
-    if (dead) this.add("crash while a deleted layer waits for its reclaim");
+    if (deadOf(store).length > 0) this.add("crash while a deleted layer waits for its reclaim");
+    const reclaimed = deadOf(store.durable).some(
+      ({ id, record }) => findLayer(store, id)?.indexBlocks !== record.indexBlocks,
+    );
+    if (reclaimed) this.add("crash when a reclaim is committed and not durable");
   }
 
   /** Whose records the next recovery is going to replay. */
@@ -158,3 +175,13 @@ export class Reached {
     });
   }
 }
+
+/** A volume, or `volume@snapshot`. */
+function isThere(reader: StoreReader, key: string): boolean {
+  const [volume = "", snapshot] = key.split("@");
+  if (snapshot === undefined) return findVolume(reader, volume) !== undefined;
+  return findSnapshot(reader, volume, snapshot) !== undefined;
+}
+
+const deadOf = (reader: StoreReader) =>
+  listLayers(reader).filter(({ record }) => record.state === "dead");

@@ -12,6 +12,7 @@ import { SECTOR_BYTES } from "../../engine/base/constants.js";
 import { type Random, seeded } from "../prng.js";
 import { requireAccounts } from "./audit.js";
 import { Client } from "./client.js";
+import { kindOf } from "./commit-kinds.js";
 import { describeRates, FaultDice, type FaultRates, NO_FAULTS, ratesOf } from "./faults.js";
 import { Load } from "./load.js";
 import type { Reached } from "./reached.js";
@@ -117,7 +118,11 @@ export class Run {
     this.#client = new Client(this.#world, Load.places(span));
     this.#client.trace = (line) => this.#tell(line);
     const { slowStore } = this.#rates;
-    this.#scheduler = new SeededScheduler(this.#random, { dice: this.#dice, slowStore });
+    this.#scheduler = new SeededScheduler(this.#random, {
+      dice: this.#dice,
+      slowStore,
+      deviceFull: () => this.#reached.add("ENOSPC of the device"),
+    });
     this.#load = new Load(this.#client, {
       span,
       maxVolumes: 5,
@@ -226,6 +231,9 @@ export class Run {
           : null;
     if (failure === null) return;
     store.failNextCommit(failure);
+    store.onFailure = (how, writes) => {
+      if (how === "ENOSPC") this.#reached.add(`ENOSPC of ${kindOf(writes, this.#world)}`);
+    };
     // For want of room a grow that has begun ends the pool's service, too.
     if (failure !== "ENOSPC" || this.#world.roomBlocks > 0) this.#suspect = true;
   }
@@ -323,7 +331,6 @@ export class Run {
       if (fault === "dataError") this.#reached.add("failed data I/O", times);
       if (fault === "flushError") this.#reached.add("failed flush or journal write", times);
       if (fault === "shortTransfer") this.#reached.add("short transfer", times);
-      if (fault === "storeFull") this.#reached.add("ENOSPC in the store", times);
       if (fault === "storeError") this.#reached.add("failed store transaction", times);
       if (fault === "storeDoubt") this.#reached.add("store transaction in doubt", times);
     }

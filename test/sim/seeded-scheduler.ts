@@ -18,6 +18,8 @@ export interface SchedulerOptions {
    * The store takes a step once in so many turns, or if nothing else can happen; 0: like others.
    */
   slowStore?: number;
+  /** Told when a write fails for want of room. */
+  deviceFull?: () => void;
 }
 
 export function isOfStore({ kind }: Choice): boolean {
@@ -68,6 +70,7 @@ export class SeededScheduler {
     const onDisk = data || kind === "flush" || kind === "write-durable";
     const fails = onDisk && dice?.roll(data ? "dataError" : "flushError") === true;
     const full = kind === "write" && this.#random.oneIn(4);
+    if (fails && full) this.#options.deviceFull?.();
     choice.take(fails ? (full ? ENOSPC : EIO) : 0);
     return fails && !data;
   }
