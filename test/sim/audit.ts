@@ -3,6 +3,7 @@
 // deleted. Knows nothing of the load that led there.
 import { assert } from "../../engine/base/assert.js";
 import { SECTOR_BYTES } from "../../engine/base/constants.js";
+import type { SnapshotInfo, VolumeInfo } from "../../engine/core/api.js";
 import { checkStore } from "../../engine/core/check.js";
 import { getSpaceRecord } from "../../engine/store/catalogue.js";
 import type { Books } from "./books.js";
@@ -14,6 +15,8 @@ export interface Found {
   volumes: Map<string, number>;
   /** By `volume@snapshot`. */
   snapshots: Set<string>;
+  /** As the pool lists them. */
+  listed: { volumes: VolumeInfo[]; snapshots: SnapshotInfo[] };
 }
 
 export async function findNames(world: World): Promise<Found> {
@@ -22,6 +25,7 @@ export async function findNames(world: World): Promise<Found> {
   return {
     volumes: new Map(volumes.map(({ name, sizeBytes }) => [name, sizeBytes])),
     snapshots: new Set(snapshots.map(({ volume, name }) => `${volume}@${name}`)),
+    listed: { volumes, snapshots },
   };
 }
 

@@ -27,7 +27,8 @@ export function sectorsOf(versions: readonly number[]): Uint8Array {
  * sector.
  */
 export function versionsIn(data: Uint8Array): (number | null)[] {
-  const words = new Uint32Array(data.slice().buffer);
+  const aligned = data.byteOffset % 4 === 0 ? data : data.slice();
+  const words = new Uint32Array(aligned.buffer, aligned.byteOffset, aligned.length / 4);
   const found: (number | null)[] = [];
   for (let first = 0; first < words.length; first += WORDS) {
     const unit = (first / WORDS) % UNITS_PER_SECTOR;

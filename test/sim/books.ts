@@ -92,10 +92,11 @@ export class Books {
     for (let at = 0; at < range.count; at++) {
       const sector = range.sector + at;
       const history = this.history(volume, sector);
-      const versions = found.slice(at * UNITS_PER_SECTOR, (at + 1) * UNITS_PER_SECTOR);
+      const first = at * UNITS_PER_SECTOR;
       const marks = allowed(history);
-      versions.forEach((version, unit) => {
-        if (version !== null && settle(marks, unit, version)) return;
+      for (let unit = 0; unit < UNITS_PER_SECTOR; unit++) {
+        const version = found[first + unit] ?? null;
+        if (version !== null && settle(marks, unit, version)) continue;
         const describe = marks.map(({ began, ended, ok, durable }) => ({
           began,
           ended,
@@ -106,8 +107,8 @@ export class Books {
           `${when}: ${volume.name}, sector ${sector}, unit ${unit} is version ${version}; ` +
             `${marks.length} marks were possible: ${JSON.stringify(describe)}`,
         );
-      });
-      if (reset) history.reset(versions as number[]);
+      }
+      if (reset) history.reset(found.slice(first, first + UNITS_PER_SECTOR) as number[]);
     }
   }
 

@@ -122,9 +122,15 @@ export class History {
 
 /** One of `marks` has this version; if only one can have, it has. False: none. */
 export function settle(marks: readonly Mark[], unit: number, version: number): boolean {
-  const fitting = marks.filter(({ content }) => content.mayBe(unit, version));
-  if (fitting.length === 1) fitting[0]?.content.settle(unit, version);
-  return fitting.length > 0;
+  let fitting = 0;
+  let last: Content | undefined;
+  for (const { content } of marks) {
+    if (!content.mayBe(unit, version)) continue;
+    fitting++;
+    last = content;
+  }
+  if (fitting === 1) last?.settle(unit, version);
+  return fitting > 0;
 }
 
 interface Candidate {

@@ -266,16 +266,24 @@ class ModelTransaction implements StoreTransaction {
   }
 }
 
+interface Content {
+  values: Map<string, Uint8Array>;
+  sorted: string[] | null;
+  /** Another state has the same values: they are not to be changed. */
+  shared: boolean;
+}
+
 /** Keys as text, a character for a byte: the order of such texts is the order of the bytes. */
 class State implements StoreReader {
-  readonly #spaces = new Map<Space, { values: Map<string, Uint8Array>; sorted: string[] | null }>(
-    SPACES.map((space) => [space, { values: new Map(), sorted: null }]),
+  readonly #spaces = new Map<Space, Content>(
+    SPACES.map((space) => [space, { values: new Map(), sorted: null, shared: false }]),
   );
 
   copy(): State {
     const copy = new State();
-    for (const [space, { values }] of this.#spaces) {
-      copy.#spaces.set(space, { values: new Map(values), sorted: null });
+    for (const [space, content] of this.#spaces) {
+      content.shared = true;
+      copy.#spaces.set(space, { ...content });
     }
     return copy;
   }
@@ -283,6 +291,8 @@ class State implements StoreReader {
   apply(writes: readonly Write[]): void {
     for (const { space, key, value } of writes) {
       const content = this.#of(space);
+      if (content.shared) content.values = new Map(content.values);
+      content.shared = false;
       if (value === undefined) {
         if (content.values.delete(key)) content.sorted = null;
       } else {
@@ -294,7 +304,7 @@ class State implements StoreReader {
 
   get(space: Space, key: Uint8Array): Uint8Array | undefined {
     const value = this.#of(space).values.get(toText(key));
-    return value === undefined ? undefined : new Uint8Array(value);
+    return value === undefined ? undefined : Buffer.from(value);
   }
 
   range(space: Space, options: RangeOptions): Entry[] {
@@ -306,7 +316,7 @@ class State implements StoreReader {
     for (let at = lowerBound(content.sorted, start); at < content.sorted.length; at++) {
       const key = content.sorted[at] as string;
       if ((end !== null && key >= end) || found.length === options.limit) break;
-      found.push({ key: toBytes(key), value: new Uint8Array(content.values.get(key) ?? []) });
+      found.push({ key: toBytes(key), value: Buffer.from(content.values.get(key) ?? []) });
     }
     return found;
   }
@@ -315,7 +325,7 @@ class State implements StoreReader {
     return this.#of(space).values.size;
   }
 
-  #of(space: Space): { values: Map<string, Uint8Array>; sorted: string[] | null } {
+  #of(space: Space): Content {
     const content = this.#spaces.get(space);
     assert(content !== undefined, `there is no space ${space}`);
     return content;

@@ -9,18 +9,18 @@ import { getBlock } from "../../engine/store/codec-index-block.js";
 import { listLayers } from "../../engine/store/layers.js";
 import { Lineage, lookupNearest } from "../../engine/store/lineage.js";
 import type { StoreReader } from "../../engine/store/store.js";
+import type { Found } from "./audit.js";
 import type { World } from "./world.js";
 
 /** More than any simulated volume has. */
 const SPANS = 8;
 
-export async function compareSpace(world: World): Promise<void> {
-  const { pool, store } = world;
+export function compareSpace(world: World, { volumes, snapshots }: Found["listed"]): void {
+  const { store } = world;
   const block = world.superblock.blockSizeBytes;
-  const volumes = (await world.run(pool.listVolumes()))?.value ?? [];
-  const snapshots = (await world.run(pool.listSnapshots()))?.value ?? [];
+  const lineage = new Lineage();
   const compare = (layer: number, info: SpaceInfo): void => {
-    const { owned, mapped } = countLayer(store, layer);
+    const { owned, mapped } = countLayer(store, lineage, layer);
     assert(info.ownBytes === owned * block, `layer ${layer} owns ${owned} blocks`);
     assert(info.logicalBytes === mapped * block, `layer ${layer} maps ${mapped} blocks`);
     assert(info.sharedBytes === info.logicalBytes - info.ownBytes, `layer ${layer}: the rest`);
@@ -52,10 +52,14 @@ export async function requireAllSeen({ store }: World): Promise<void> {
 }
 
 /** By the look-up of every span that there can be. */
-function countLayer(store: StoreReader, layer: number): { owned: number; mapped: number } {
+function countLayer(
+  store: StoreReader,
+  lineage: Lineage,
+  layer: number,
+): { owned: number; mapped: number } {
   const count = { owned: 0, mapped: 0 };
   for (let span = 0; span < SPANS; span++) {
-    const nearest = lookupNearest(store, new Lineage(), layer, span);
+    const nearest = lookupNearest(store, lineage, layer, span);
     if (nearest === null) continue;
     count.mapped += nearest.block.mapped;
     if (nearest.owner === layer) count.owned += nearest.block.owned;

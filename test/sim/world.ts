@@ -430,10 +430,10 @@ export class World {
 
   /** Lets both languages come to rest: every message delivered, every promise chain run. */
   async settle(): Promise<void> {
-    for (let quiet = 0; quiet < 2; ) {
+    for (let chains = false; ; chains = true) {
       const ran = this.#pool === null ? 0 : native.poolDrain(this.#pool.handle);
+      if (ran === 0 && chains) return;
       await new Promise((resolve) => setImmediate(resolve));
-      quiet = ran === 0 ? quiet + 1 : 0;
     }
   }
 
