@@ -49,6 +49,8 @@ export class Client {
   /** What is read to compare a whole volume: the places, and every sector that was ever changed. */
   readonly #touched = new Set<number>();
   underWay = 0;
+  /** Of those that are under way. */
+  grows = 0;
   #pending = new Set<Pending>();
   /** Told of everything that is asked for, and how it ends. */
   trace: (line: string) => void = () => undefined;
@@ -284,11 +286,14 @@ export class Client {
   async grow(blocks: number): Promise<void> {
     const { deviceSizeBytes, blockSizeBytes } = this.world.superblock;
     const sizeBytes = deviceSizeBytes + blocks * blockSizeBytes;
+    this.grows++;
     try {
       await this.#counted(this.pool.grow({ sizeBytes, sparse: true }));
       this.#grownTo = Math.max(this.#grownTo, sizeBytes);
     } catch (error) {
       if (!isPandoError(error, "EINVAL")) throw error;
+    } finally {
+      this.grows--;
     }
   }
 
@@ -300,6 +305,7 @@ export class Client {
     if (how === "power") this.#lostPower = true;
     this.busy.clear();
     this.underWay = 0;
+    this.grows = 0;
     for (const volume of this.volumes.values()) {
       volume.held = false;
       volume.moving = false;
@@ -340,7 +346,7 @@ export class Client {
     after: World,
     more: () => Promise<void> = async () => undefined,
   ): Promise<void> {
-    const { busy, underWay, trace } = this;
+    const { busy, underWay, grows, trace } = this;
     const kept = { world: this.#world, books: this.#books, pending: this.#pending };
     const lostPower = this.#lostPower;
     const temporary = this.#temporary;
@@ -364,6 +370,7 @@ export class Client {
       this.#pending = kept.pending;
       this.busy = busy;
       this.underWay = underWay;
+      this.grows = grows;
       this.trace = trace;
       this.#lostPower = lostPower;
       this.#temporary = temporary;

@@ -65,6 +65,7 @@ const PATIENCE = 20;
 /** Turns after which a healed pool has come to rest. */
 const CONVERGENCE_TURNS = 20_000;
 const FILL_SECTORS = 64;
+const GROW_ROLLS = 8;
 
 /** What the seed says about the pool. */
 function poolOf(seed: number, random: Random): WorldOptions {
@@ -222,7 +223,7 @@ export class Run {
 
   #maybeFailCommit(): void {
     const { store } = this.#world;
-    const failure = this.#dice.roll("storeFull")
+    const failure = this.#storeIsFull()
       ? "ENOSPC"
       : this.#dice.roll("storeError")
         ? "EIO"
@@ -236,6 +237,14 @@ export class Run {
     };
     // For want of room a grow that has begun ends the pool's service, too.
     if (failure !== "ENOSPC" || this.#world.roomBlocks > 0) this.#suspect = true;
+  }
+
+  /** A grow is rare: there is no room for it as often as for all that is done more. */
+  #storeIsFull(): boolean {
+    for (let rolls = this.#client.grows > 0 ? GROW_ROLLS : 1; rolls > 0; rolls--) {
+      if (this.#dice.roll("storeFull")) return true;
+    }
+    return false;
   }
 
   async #isBroken(): Promise<boolean> {
