@@ -460,6 +460,26 @@ both("a fold that fails for want of room in the store is tried again", async () 
   await finish(client);
 });
 
+both("a cut after any step finds every block owned, or free", async () => {
+  const client = await overSnapshot();
+  const { world } = client;
+  await world.run(client.deleteSnapshot("a@s"));
+  const folding = track(client.pool.settle());
+  while (folding.state === "waiting") {
+    for (let kept = 0; kept <= world.store.pendingCount; kept++) {
+      await client.tryCrash(
+        "power",
+        world.afterPowerCut("none", 1, () => kept),
+      );
+    }
+    const steps = world.stepCount;
+    await until(world, () => folding.state !== "waiting" || world.stepCount > steps);
+  }
+  assert.is(folding.state, "done");
+  assert.is(layersOf(client), 1);
+  await finish(client);
+});
+
 test("folds rest while hosts are at work, and not when space is wanted", async () => {
   const client = await overSnapshot();
   const { world } = client;

@@ -3,11 +3,13 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { putIdsRecord } from "../../engine/store/catalogue.js";
 import { emptyIndexBlock, setSlot } from "../../engine/store/codec-index-block.js";
+import { spanKey } from "../../engine/store/codec-keys.js";
 import { changeIndex } from "../../engine/store/index-changes.js";
-import { createLayer, freezeLayer } from "../../engine/store/layers.js";
+import { createLayer, freezeLayer, getLayer } from "../../engine/store/layers.js";
 import { Lineage, lookupNearest } from "../../engine/store/lineage.js";
 import { type Random, seeded } from "../prng.js";
 import { ModelStore } from "../sim/model-store.js";
+import { refuses } from "../support/refuses.js";
 
 const test = suite("lineage");
 const DEPTH = 60;
@@ -95,6 +97,16 @@ test("what a transaction changes far up is seen at once", async () => {
   compare(line, lineage, "after it");
   lineage.clear();
   compare(line, lineage, "forgotten");
+});
+
+test("an index block that is promised and not there is an error, and never a hole", async () => {
+  const line = await longLine(seeded(1));
+  const layer = line.layers.at(-1) as number;
+  const span = SPANS.find((each) => ownerOf(line, layer, each) !== undefined) as number;
+  const owner = ownerOf(line, layer, span) as number;
+  const key = spanKey(getLayer(line.store, owner).key, span);
+  await line.store.transact((txn) => txn.remove("index", key));
+  refuses(() => lookupNearest(line.store, new Lineage(), layer, span), "ECORRUPT", /has none/);
 });
 
 test.run();
