@@ -21,6 +21,7 @@ import { nbdSuite } from "./suites/nbd.js";
 import { postgresSuite } from "./suites/postgres.js";
 import { scaleSuite } from "./suites/scale.js";
 import { stallsSuite } from "./suites/stalls.js";
+import { streamsSuite } from "./suites/streams.js";
 import { systemSuite } from "./suites/system.js";
 import { targetSuite } from "./suites/target.js";
 import { wakingSuite } from "./suites/waking.js";
@@ -28,7 +29,7 @@ import { wakingSuite } from "./suites/waking.js";
 const SUITES: Suite[] = [
   ...[engineSuite, costSuite, nbdSuite, targetSuite],
   ...[branchSuite, stallsSuite, postgresSuite, systemSuite],
-  ...[csiSuite, wakingSuite, scaleSuite, lineageSuite, idleSuite],
+  ...[csiSuite, wakingSuite, scaleSuite, lineageSuite, streamsSuite, idleSuite],
 ];
 /** To see whether everything works, not to learn anything. */
 const QUICK = { size: "64MiB", seconds: 1, rounds: 1, idleSeconds: 2 };

@@ -67,6 +67,7 @@ for (const { suite, ids } of [
   { suite: "scale", ids: ["scale"] },
   { suite: "idle", ids: ["idle"] },
   { suite: "stalls", ids: ["stalls"] },
+  { suite: "streams", ids: ["streams"] },
 ]) {
   test(`the suite ${suite} gives a figure for everything that it names`, () => {
     const out = join(folder, `${suite}.json`);
