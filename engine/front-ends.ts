@@ -7,7 +7,10 @@ import type { Config } from "./base/config.js";
 import { PandoError } from "./base/errors.js";
 import { prepareSocket } from "./serve/socket.js";
 
-export type FrontEndConfig = Pick<Config, "nbdSocket" | "target" | "advertise" | "targetTls">;
+export type FrontEndConfig = Pick<
+  Config,
+  "nbdSocket" | "target" | "advertise" | "targetTls" | "targetConnections" | "targetHostConnections"
+>;
 
 export interface FrontEnds {
   /** Settles when the last connection has gone. */
@@ -43,7 +46,13 @@ async function listenTarget(pool: number, config: FrontEndConfig): Promise<void>
       Promise.all(config.target.map(resolvePlace)),
       Promise.all(config.advertise.map(resolvePlace)),
     ]);
-    await native.targetListen(pool, { listen, advertised, tls: config.targetTls });
+    await native.targetListen(pool, {
+      listen,
+      advertised,
+      tls: config.targetTls,
+      connections: config.targetConnections,
+      hostConnections: config.targetHostConnections,
+    });
   } catch (cause) {
     const failed = /cannot listen on (\S+) port (\d+)/.exec(String(cause));
     const place =

@@ -7,7 +7,7 @@ import { INDEX_BLOCK_BYTES, SECTOR_BYTES, SLOTS_PER_SPAN } from "../engine/base/
 import { PandoError } from "../engine/base/errors.js";
 
 /** Bumped whenever a function of the surface changes. */
-const ABI_VERSION = 12;
+const ABI_VERSION = 13;
 
 export interface Abi {
   version: number;
@@ -258,6 +258,9 @@ export interface TargetListenOptions {
   /** What discovery tells hosts; empty: what the host came to. */
   advertised: TargetPlace[];
   tls: TargetTls;
+  /** How many there may be in all, and of one host. */
+  connections: number;
+  hostConnections: number;
 }
 
 /** TLS at the target; see the `targetTls` setting. */

@@ -40,6 +40,10 @@ const DEFAULT_METRICS = "127.0.0.1:9750";
 const DEFAULT_TARGET = "127.0.0.1:4420";
 /** As many as the native target takes. */
 const MAX_TARGET_PLACES = 16;
+const DEFAULT_CONNECTIONS = "8192";
+/** A volume of one host needs two; there are no more numbers for controllers. */
+const MIN_CONNECTIONS = 2;
+const MAX_CONNECTIONS = 65_536;
 const DEFAULT_INDEX_CACHE = "64MiB";
 const DEFAULT_SPACE_LEVELS = "80,90,95";
 /** Less cannot hold the index blocks that are in use at one moment. */
@@ -73,6 +77,9 @@ export interface Settings {
   authGroups?: string;
   /** Whether hosts may, or must, use TLS: "off", "allowed", "required". */
   targetTls?: string;
+  /** How many connections the target takes in all, and of one host: each queue is one. */
+  targetConnections?: string;
+  targetHostConnections?: string;
   /** HOST:PORT of the API on TCP, or "none". */
   api?: string;
   /** PEM files of the API on TCP: the daemon's certificate and key, and who signs its clients. */
@@ -137,6 +144,8 @@ export interface Config extends PoolConfig {
   readonly metrics: Address | null;
   readonly authentication: DhchapPolicy;
   readonly targetTls: TargetTlsMode;
+  readonly targetConnections: number;
+  readonly targetHostConnections: number;
   readonly api: ApiConfig | null;
   readonly logLevel: LogLevel;
 }
@@ -153,6 +162,8 @@ export const SETTING_NAMES = [
   "authHashes",
   "authGroups",
   "targetTls",
+  "targetConnections",
+  "targetHostConnections",
   "api",
   "apiCertificate",
   "apiKey",
@@ -256,6 +267,7 @@ export function makeConfig(settings: Settings, environment: Environment): Config
     metrics,
     authentication: parsePolicy(settings),
     targetTls: parseTargetTls(settings.targetTls ?? "allowed"),
+    ...parseConnections(settings),
     api: makeApi(settings),
     logLevel: parseLogLevel(settings.logLevel ?? "info"),
   });
@@ -423,6 +435,23 @@ function parseTargetTls(text: string): TargetTlsMode {
     field: "targetTls",
     hint: `one of ${TARGET_TLS_MODES.join(", ")}`,
   });
+}
+
+/** One host may have half of them, if nothing else is said. */
+function parseConnections(settings: Settings) {
+  const { targetConnections = DEFAULT_CONNECTIONS, targetHostConnections } = settings;
+  const parse = (field: string, text: string, most: number) => {
+    const count = /^\d{1,6}$/.test(text) ? Number(text) : 0;
+    if (count >= MIN_CONNECTIONS && count <= most) return count;
+    throw new PandoError("EINVAL", `${field} cannot be ${quote(text)}`, {
+      field,
+      hint: `a number from ${MIN_CONNECTIONS} to ${most}`,
+    });
+  };
+  const all = parse("targetConnections", targetConnections, MAX_CONNECTIONS);
+  const half = String(Math.max(MIN_CONNECTIONS, Math.floor(all / 2)));
+  const ofHost = parse("targetHostConnections", targetHostConnections ?? half, all);
+  return { targetConnections: all, targetHostConnections: ofHost };
 }
 
 function parseLogLevel(text: string): LogLevel {

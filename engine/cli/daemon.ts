@@ -25,6 +25,8 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         )
         .option("auth-groups", text("Diffie-Hellman groups for that: ffdhe3072,ffdhe2048,…,null"))
         .option("target-tls", text("Whether hosts may, or must, use TLS: off, allowed or required"))
+        .option("target-connections", text("How many connections the target takes"))
+        .option("target-host-connections", text("And of one host; half of them unless it is said"))
         .option("advertise", text("HOST:PORT[,HOST:PORT…] that hosts are told to connect to"))
         .option("api", text("HOST:PORT of the API on TCP, or none (the default)"))
         .option("api-certificate", text("PEM file: the daemon's certificate there"))
@@ -49,6 +51,8 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         nvmet: args.nvmet,
         authHashes: args.authHashes,
         targetTls: args.targetTls,
+        targetConnections: args.targetConnections,
+        targetHostConnections: args.targetHostConnections,
         authGroups: args.authGroups,
         api: args.api,
         apiCertificate: args.apiCertificate,

@@ -78,7 +78,8 @@ nvme::TlsMode tls_field(Args& args, const Napi::Object& object, const char* name
   return nvme::TlsMode::kOff;
 }
 
-/// targetListen(pool, {listen, advertised, tls}): Promise, when it listens in every place
+/// targetListen(pool, {listen, advertised, tls, connections, hostConnections}): Promise, when it
+/// listens in every place
 Napi::Value TargetListen(const Napi::CallbackInfo& info) {
   Args args(info, "targetListen");
   const auto engine = live_engine_arg(args);
@@ -87,6 +88,8 @@ Napi::Value TargetListen(const Napi::CallbackInfo& info) {
   options.listen = places_field(args, from, "listen");
   options.advertised = places_field(args, from, "advertised");
   options.tls = tls_field(args, from, "tls");
+  options.max_connections = static_cast<uint32_t>(args.number_field(from, "connections"));
+  options.max_host_connections = static_cast<uint32_t>(args.number_field(from, "hostConnections"));
   if (!args.ok()) return args.env().Undefined();
   return listen_promise(args, engine, [options](Engine& self) {
     auto target = std::make_unique<nvme::Target>(self.reactor(), self, options);

@@ -135,7 +135,11 @@ void Connection::check_finished() {
     target_.tls_budget().give(secure_host_, tls_bytes_);
     target_.tls_budget().ended(secure_host_);
   }
-  if (controller_ != nullptr) target_.budget().ended(controller_->settings().host_nqn);
+  if (controller_ == nullptr) {
+    target_.settled();
+  } else {
+    target_.budget().ended(controller_->settings().host_nqn);
+  }
   if (authentication_known_) target_.exports().authentication_ended(id_);
   if (controller_ != nullptr) controller_->gone(*this);
   target_.retire(*this);
@@ -143,6 +147,7 @@ void Connection::check_finished() {
 
 void Connection::become_queue(Controller& controller, const QueueSettings& settings) {
   PANDO_ASSERT(may_become_queue());
+  target_.settled();
   controller_ = &controller;
   queue_ = settings;
   queue_head_ = 1 % settings.entries;  // the Connect itself

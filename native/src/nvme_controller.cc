@@ -49,10 +49,12 @@ void Controller::attach(Connection& connection) {
   PANDO_ASSERT(!ended_);
   queues_.push_back(&connection);
   ++connections_;
+  target_.queue_joined(settings_.host_nqn);
 }
 
 void Controller::detach(Connection& connection) {
   std::erase(queues_, &connection);
+  target_.queue_left(settings_.host_nqn);
   if (connection.queue_id() == 0) return end();
   const std::vector<Connection*> queues = queues_;
   for (Connection* queue : queues) queue->check_drained();
@@ -77,6 +79,7 @@ void Controller::end() {
 
 void Controller::check_finished() {
   if (!ended_ || connections_ > 0 || flushing_) return;
+  forget_discovered();
   if (!discovery()) {
     target_.exports().close(FrontEnd::kNvmeTcp, settings_.volume, settings_.host_nqn);
   }
@@ -178,7 +181,7 @@ void Controller::reset() {
   }
 }
 
-// Base 3.6.1: shut down means that what was written is durable.
+// Base 3.6.2: shut down means that what was written is durable.
 void Controller::shut_down(Command& command) {
   command.connection->reply(command, {});
   if (discovery() || settings_.volume->read_only()) {
@@ -202,7 +205,9 @@ void Controller::flush_for_shutdown() {
     auto* self = static_cast<Controller*>(io->context);
     self->flushing_ = false;
     if (std::exchange(self->flush_again_, false)) return self->flush_for_shutdown();
-    if ((self->status_ & kStatusShutdownMask) == kStatusShutdownOccurring) {
+    if (io->status != IoStatus::kOk) {
+      self->status_ |= kStatusFatal;  // Base 3.6.2: complete would say that nothing is lost
+    } else if ((self->status_ & kStatusShutdownMask) == kStatusShutdownOccurring) {
       self->status_ = (self->status_ & ~kStatusShutdownMask) | kStatusShutdownComplete;
     }
     self->check_finished();
@@ -292,6 +297,24 @@ void Controller::clear_notice(uint32_t notice) {
   if (notice == kNotifyNamespace) namespace_changed_ = false;
   pending_notices_ &= ~notice;
   masked_notices_ &= ~notice;
+}
+
+bool Controller::discover(std::vector<ExportEntry> entries) {
+  forget_discovered();
+  uint64_t bytes = 0;
+  for (const ExportEntry& entry : entries) bytes += sizeof(entry) + entry.name.capacity();
+  if (bytes > UINT32_MAX) return false;
+  const auto charged = static_cast<uint32_t>(bytes);
+  if (!target_.budget().take(settings_.host_nqn, charged)) return false;
+  discovered_bytes_ = charged;
+  discovered_ = std::move(entries);
+  return true;
+}
+
+void Controller::forget_discovered() {
+  std::vector<ExportEntry>().swap(discovered_);
+  target_.budget().give(settings_.host_nqn, std::exchange(discovered_bytes_, 0));
+  if (connections_ == 0) target_.budget().ended(settings_.host_nqn);
 }
 
 void Controller::record_error(uint16_t queue_id, const Sqe& sqe, Status status) {

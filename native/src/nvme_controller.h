@@ -102,8 +102,10 @@ class Controller {
   const FeatureValues& features() const { return features_; }
   IoCounters& counters() { return counters_; }
 
-  /// What the last read of the discovery log listed, so that a log read in pieces is one list.
-  std::vector<ExportEntry> discovered;
+  /// What the last read of the discovery log listed, so that a log read in pieces is one list; it
+  /// counts as its host's memory. False: there is no room for it.
+  bool discover(std::vector<ExportEntry> entries);
+  const std::vector<ExportEntry>& discovered() const { return discovered_; }
 
  private:
   void enable(uint32_t value);
@@ -117,6 +119,7 @@ class Controller {
   void check_keep_alive(bool second_look);
   void arm_keep_alive();
   void check_finished();
+  void forget_discovered();
 
   Target& target_;
   Reactor& reactor_;
@@ -143,6 +146,8 @@ class Controller {
   uint32_t pending_notices_ = 0;
   uint32_t masked_notices_ = 0;
   bool namespace_changed_ = false;
+  std::vector<ExportEntry> discovered_;
+  uint32_t discovered_bytes_ = 0;
 
   uint64_t error_count_ = 0;
   std::array<ErrorLogEntry, kErrorLogEntries> errors_{};

@@ -52,7 +52,7 @@ DiscoveryEntry entry_at(const Place& place, uint16_t port_id, uint16_t queue_ent
 
 // Every subsystem at every place, a subsystem's places side by side.
 Reply write_log(Controller& controller, Command& command, const LogWindow& window) {
-  const auto& entries = controller.discovered;
+  const auto& entries = controller.discovered();
   const TargetOptions& options = controller.target().options();
   std::vector<Place> places = options.advertised;
   if (places.empty()) places.push_back(command.connection->local());
@@ -96,8 +96,9 @@ std::optional<Reply> discovery_log(Controller& controller, Command& command,
   controller.target().exports().list(
       FrontEnd::kNvmeTcp, controller.settings().host_nqn,
       [&controller, &command, window](std::vector<ExportEntry> entries) {
-        controller.discovered = std::move(entries);
-        command.connection->reply(command, write_log(controller, command, window));
+        const bool fits = controller.discover(std::move(entries));
+        command.connection->reply(
+            command, fits ? write_log(controller, command, window) : Reply{Status::kInternalError});
       });
   return std::nullopt;
 }

@@ -48,6 +48,16 @@ void refuse_parameter(Command& command, uint64_t field) {
   refuse(command, Status::kConnectInvalidParameters, field);
 }
 
+/// It may come back when it has fewer; its operator learns of it from the log alone.
+void refuse_one_more(Command& command, const std::string& host_nqn) {
+  const auto& target = command.connection->target();
+  command.connection->target().exports().refused(
+      command.connection->peer(), "host " + host_nqn + " has " +
+                                      std::to_string(target.options().max_host_connections) +
+                                      " queues, as many as one host may");
+  refuse(command, Status::kConnectControllerBusy);
+}
+
 void accept(Command& command, Controller& controller, const QueueSettings& queue) {
   command.connection->become_queue(controller, queue);
   const uint64_t wish = controller.settings().authenticate ? kAuthenticationRequested : 0;
@@ -92,7 +102,7 @@ void finish_open(Command& command, const ConnectRequest& request, const OpenResu
 void connect_admin(Command& command, ConnectRequest request) {
   Connection& connection = *command.connection;
   if (!connection.target().has_room_for(request.host_nqn)) {
-    return refuse(command, Status::kConnectControllerBusy);
+    return refuse_one_more(command, request.host_nqn);
   }
   if (request.controller_id != kDynamicController) {
     return refuse_parameter(command, kWrongControllerId);
@@ -127,9 +137,7 @@ void connect_io(Command& command, const ConnectRequest& request) {
   if (request.queue.queue_id > target.options().max_io_queues) {
     return refuse_parameter(command, kWrongQueueId);
   }
-  if (!target.has_room_for(request.host_nqn)) {
-    return refuse(command, Status::kConnectControllerBusy);
-  }
+  if (!target.has_room_for(request.host_nqn)) return refuse_one_more(command, request.host_nqn);
   if (!controller->ready() || controller->has_queue(request.queue.queue_id)) {
     return refuse(command, Status::kCommandSequenceError);
   }

@@ -13,7 +13,7 @@
 namespace pando::nvme {
 namespace {
 
-// Base 4.1: a retry of these may go better.
+// Base 3.3.3.2.1: a retry of these may go better.
 bool may_retry(Status status) {
   switch (status) {
     case Status::kInternalError:

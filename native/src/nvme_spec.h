@@ -13,7 +13,7 @@ namespace pando::nvme {
 
 static_assert(std::endian::native == std::endian::little, "wire structures are used in place");
 
-// Base 4.1: a status as (status code type << 8 | status code).
+// Base 3.3.3.2.1: a status as (status code type << 8 | status code).
 enum class Status : uint16_t {
   kSuccess = 0x000,
   kInvalidOpcode = 0x001,
@@ -26,7 +26,6 @@ enum class Status : uint16_t {
   kSglDescriptorTypeInvalid = 0x011,
   kSglOffsetInvalid = 0x016,
   kHostIdInconsistent = 0x018,
-  kKeepAliveInvalid = 0x01A,
   kNamespaceWriteProtected = 0x020,
   kTransientTransportError = 0x022,
   kLbaOutOfRange = 0x080,
@@ -220,7 +219,7 @@ static_assert(sizeof(NamespaceAccessLog) == 56 && offsetof(NamespaceAccessLog, g
 inline constexpr uint32_t kAccessGroup = 1;
 inline constexpr uint8_t kAccessOptimized = 1;
 
-// NVM 3.2.5
+// NVM 3.2.3
 struct DsmRange {
   uint32_t attributes;
   uint32_t blocks;

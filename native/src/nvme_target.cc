@@ -41,6 +41,7 @@ void check_options(const TargetOptions& options) {
   require(options.tls_bytes >= options.tls_host_bytes, "tls_host_bytes is more than tls_bytes");
   require(options.max_queue_entries >= 32, "max_queue_entries is less than 32");
   require(options.max_io_queues >= 1, "max_io_queues is 0");
+  require(options.max_host_connections >= 2, "max_host_connections is less than 2");
   require(options.keep_alive_granularity_ms >= 100, "keep_alive_granularity_ms is less than 100");
 }
 
@@ -86,10 +87,8 @@ std::vector<uint16_t> Target::ports() const {
 
 void Target::take(int fd) {
   // Those that have not said who they are cannot take all the places of those that have.
-  const auto fresh = std::ranges::count_if(
-      connections_, [](const auto& entry) { return entry.second->controller() == nullptr; });
   if (stopping_ || connections_.size() >= options_.max_connections ||
-      fresh >= static_cast<int64_t>(options_.max_fresh_connections)) {
+      fresh_connections_ >= options_.max_fresh_connections) {
     ::close(fd);
     return;
   }
@@ -97,6 +96,7 @@ void Target::take(int fd) {
   auto connection = std::make_unique<Connection>(*this, id, fd, peer_of(fd));
   Connection& reference = *connection;
   connections_.emplace(id, std::move(connection));
+  ++fresh_connections_;
   reference.start();
 }
 
@@ -194,11 +194,14 @@ Controller* Target::make_controller(ControllerSettings settings) {
 }
 
 bool Target::has_room_for(const std::string& host_nqn) const {
-  uint32_t count = 0;
-  for (const auto& [id, controller] : controllers_) {
-    if (controller->settings().host_nqn == host_nqn) count += 1u + controller->io_queues();
-  }
-  return count < options_.max_host_connections;
+  const auto found = queues_by_host_.find(host_nqn);
+  return found == queues_by_host_.end() || found->second < options_.max_host_connections;
+}
+
+void Target::queue_left(const std::string& host_nqn) {
+  const auto found = queues_by_host_.find(host_nqn);
+  PANDO_ASSERT(found != queues_by_host_.end());
+  if (--found->second == 0) queues_by_host_.erase(found);
 }
 
 std::vector<uint16_t> Target::controllers_of(const std::string& subsystem_nqn) const {

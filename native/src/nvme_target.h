@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "block_io.h"
@@ -36,7 +37,7 @@ struct TargetOptions {
   TlsMode tls = TlsMode::kAllowed;  // a host with a key has to use it, whatever this says
 
   uint32_t max_connections = 8192;
-  uint32_t max_host_connections = 1024;
+  uint32_t max_host_connections = 4096;
   uint32_t max_fresh_connections = 512;      // before their Connect is answered
   uint64_t buffer_bytes = 256ull << 20;      // what all connections' commands may hold
   uint64_t host_buffer_bytes = 64ull << 20;  // and one host's
@@ -104,6 +105,11 @@ class Target {
   Budget& tls_budget() { return tls_budget_; }
   /// Whether the host may have one more queue.
   bool has_room_for(const std::string& host_nqn) const;
+  /// It has one more, or one less.
+  void queue_joined(const std::string& host_nqn) { ++queues_by_host_[host_nqn]; }
+  void queue_left(const std::string& host_nqn);
+  /// A connection is no stranger any more: its Connect has been answered, or it is gone.
+  void settled() { --fresh_connections_; }
   Exports& exports() { return exports_; }
   TlsContext& tls() { return *tls_; }
   const TargetOptions& options() const { return options_; }
@@ -136,6 +142,9 @@ class Target {
   uint16_t next_controller_ = 1;
   std::map<uint64_t, std::unique_ptr<Connection>> connections_;
   std::map<uint16_t, std::unique_ptr<Controller>> controllers_;
+  // Counted, since who connects does not wait for a look at all who are connected.
+  uint32_t fresh_connections_ = 0;
+  std::unordered_map<std::string, uint32_t> queues_by_host_;
   std::vector<std::unique_ptr<Connection>> dead_connections_;
   std::vector<std::unique_ptr<Controller>> dead_controllers_;
   Fences fences_;

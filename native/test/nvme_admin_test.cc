@@ -80,6 +80,23 @@ void shuts_down_twice() {
   CHECK(flushes == 2);
 }
 
+// Base 3.6.2: a shutdown whose flush fails is not complete, and the status says that it will not be
+// (Base 3.1.3.6, CFS), until the controller is reset.
+void a_shutdown_that_fails_says_so() {
+  TargetThread target;
+  Session session(target.port());
+  Host& admin = session.admin;
+  const auto status = [&] { return admin.property_get(Property::kStatus).result & 0xF; };
+  target.on_reactor([&](auto&) { target.volume->fail_with = IoStatus::kIoError; });
+  CHECK(admin.property_set(Property::kConfiguration, Host::kEnable | 1 << 14).ok());
+  CHECK(status() == (1 | 2 | 1 << 2));  // ready, fatal, shutdown occurring
+  target.on_reactor([&](auto&) { target.volume->fail_with = IoStatus::kOk; });
+  CHECK(admin.property_set(Property::kConfiguration, 0).ok() && status() == 0);
+  CHECK(admin.enable());
+  CHECK(admin.property_set(Property::kConfiguration, Host::kEnable | 1 << 14).ok());
+  CHECK(status() == (1 | 2 << 2));
+}
+
 void identifies() {
   TargetThread target;
   Session session(target.port());
@@ -343,6 +360,7 @@ void events() {
 int main() {
   properties();
   shuts_down_twice();
+  a_shutdown_that_fails_says_so();
   identifies();
   features();
   log_pages();

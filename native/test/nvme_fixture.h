@@ -130,6 +130,8 @@ class FakeExports final : public Exports {
       result.status = OpenStatus::kDenied;
     } else if (busy) {
       result.status = OpenStatus::kBusy;
+    } else if (broken) {
+      result.status = OpenStatus::kError;
     } else {
       result = {OpenStatus::kOk, found->second.get(),
                 authenticate_hosts || guarded_hosts.contains(request.host_nqn)};
@@ -147,6 +149,9 @@ class FakeExports final : public Exports {
     if (!denied_hosts.contains(host_nqn)) {
       for (const auto& [name, volume] : volumes) {
         entries.push_back({name, secure_hosts.contains(host_nqn)});
+      }
+      for (size_t i = 0; i < listed_besides; ++i) {
+        entries.push_back({"nqn.2026-01.io.pando:volume:besides-" + std::to_string(i), false});
       }
     }
     reactor_.add_timer(0, [done = std::move(done), entries] { done(entries); });
@@ -194,6 +199,8 @@ class FakeExports final : public Exports {
   std::set<std::string> denied_hosts;
   std::set<std::string> secure_hosts;  // have to use TLS
   bool busy = false;
+  bool broken = false;  // knows no answer
+  size_t listed_besides = 0;
   uint64_t open_delay_ms = 0;
   int64_t open_count = 0;
 

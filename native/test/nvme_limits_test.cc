@@ -170,8 +170,51 @@ void a_host_has_so_many_queues() {
   const Outcome refused = fourth.connect(kVolumeNqn, 3, session.controller_id);
   CHECK(refused.failed_with(Status::kConnectControllerBusy) && !refused.do_not_retry);
   CHECK(fourth.connect(kVolumeNqn, 0).failed_with(Status::kConnectControllerBusy));
+  size_t said = 0;
+  target.on_reactor([&](auto&) { said = target.exports.refusals.size(); });
+  CHECK(said == 2);
   Session other(target.port(), {}, kVolumeNqn, 0, 128, 0, kSecondHost);
   CHECK(other.io.read(0, 1).ok());
+  // One that ends makes room for the next.
+  ::shutdown(third.fd(), SHUT_RDWR);
+  bool accepted = false;
+  for (int i = 0; i < 200 && !accepted; ++i) {
+    accepted = fourth.connect(kVolumeNqn, 3, session.controller_id).ok();
+  }
+  CHECK(accepted);
+}
+
+// What discovery lists to a host is its memory, for as long as the log may be read on.
+void lists_count_as_their_hosts_memory() {
+  nvme::TargetOptions options = any_port();
+  options.buffer_bytes = 8 * kMiB;
+  options.host_buffer_bytes = 2 * kMiB;
+  TargetThread target(options);
+  target.on_reactor([&](auto&) { target.exports.listed_besides = 10'000; });
+  const auto discover = [&](Host& host, const char* name) {
+    REQUIRE(host.initialize() && host.connect(nvme::kDiscoveryNqn, 0, 0xFFFF, name).ok());
+    REQUIRE(host.enable());
+    return host.log_page(nvme::LogPage::kDiscovery, 1024);
+  };
+  {
+    Host first(target.port());
+    CHECK(discover(first, kHostNqn).ok());
+    const uint64_t held = used(target);
+    CHECK(held > kMiB * 3 / 4 && held < 2 * kMiB);
+    CHECK(first.log_page(nvme::LogPage::kDiscovery, 1024).ok() && used(target) == held);
+    Host second(target.port());
+    Outcome refused = discover(second, kHostNqn);
+    if (refused.ok()) {  // two of them fit
+      Host third(target.port());
+      refused = discover(third, kHostNqn);
+    }
+    CHECK(refused.failed_with(Status::kInternalError) && !refused.do_not_retry);
+    Host other(target.port());
+    CHECK(discover(other, kSecondHost).ok());
+  }
+  CHECK(target.eventually([](nvme::Target& t) { return t.budget().used_bytes() == 0; }));
+  Host again(target.port());
+  CHECK(discover(again, kHostNqn).ok());
 }
 
 void strangers_do_not_take_every_place() {
@@ -290,6 +333,7 @@ int main() {
   who_owes_data_and_says_nothing_is_put_out();
   who_fills_its_queue_and_goes_on_is_put_out();
   a_host_has_so_many_queues();
+  lists_count_as_their_hosts_memory();
   strangers_do_not_take_every_place();
   without_descriptors_the_old_live_and_the_new_wait();
   a_flood_does_not_stall_another();

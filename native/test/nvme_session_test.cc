@@ -106,6 +106,12 @@ void refuses_connects() {
   target.on_reactor([&](auto&) { target.exports.busy = true; });
   const Outcome busy = attempt([](Host& h) { return h.connect(kVolumeNqn, 0); });
   CHECK(busy.failed_with(Status::kConnectControllerBusy) && !busy.do_not_retry);
+  target.on_reactor([&](auto&) {
+    target.exports.busy = false;
+    target.exports.broken = true;
+  });
+  const Outcome broken = attempt([](Host& h) { return h.connect(kVolumeNqn, 0); });
+  CHECK(broken.failed_with(Status::kInternalError) && !broken.do_not_retry);
   CHECK(target.open_volumes() == 1);
   CHECK(session.io.read(0, 1).ok());
 }

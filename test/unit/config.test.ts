@@ -39,6 +39,8 @@ test("without anything, the defaults", () => {
     spaceLevels: [80, 90, 95],
     discard: "auto",
     targetTls: "allowed",
+    targetConnections: 8192,
+    targetHostConnections: 4096,
     logLevel: "info",
   });
   const { socket } = makeConfig({}, { ...NO_ENVIRONMENT, runtimeDir: "/run/user/7" });
@@ -113,6 +115,17 @@ test("whether hosts use TLS: allowed, unless told otherwise", () => {
   assert.is(make({}).targetTls, "allowed");
   assert.is(make({ targetTls: "required" }).targetTls, "required");
   refuses(() => make({ targetTls: "yes" }), "EINVAL", /"yes" does not say whether hosts use TLS/);
+});
+
+test("how many connections: as many as said, and half of them for one host", () => {
+  const { targetConnections, targetHostConnections } = make({ targetConnections: "65536" });
+  assert.equal([targetConnections, targetHostConnections], [65_536, 32_768]);
+  assert.is(make({ targetHostConnections: "8192" }).targetHostConnections, 8192);
+  const tooMany = { targetConnections: "100", targetHostConnections: "101" };
+  refuses(() => make(tooMany), "EINVAL", /targetHostConnections cannot be "101"/);
+  for (const wrong of ["1", "65537", "many", "-3", ""]) {
+    refuses(() => make({ targetConnections: wrong }), "EINVAL", /targetConnections cannot be/);
+  }
 });
 
 test("what hosts are told is the advertised address, else the target's", () => {
