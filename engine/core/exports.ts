@@ -15,9 +15,11 @@ import {
   getSnapshot,
   getVolume,
   listVolumes,
+  type VolumeEntry,
 } from "../store/catalogue.js";
 import type { StoreReader } from "../store/store.js";
 import type { Origin } from "./api.js";
+import type { HostVolumes } from "./host-volumes.js";
 import type { Mutex } from "./mutex.js";
 import type { OpenVolumes } from "./open-volumes.js";
 
@@ -29,6 +31,7 @@ export interface VolumeExportsParts {
   pool: () => number;
   store: StoreReader;
   volumes: Pick<OpenVolumes, "acquire" | "release" | "byId">;
+  hostVolumes: HostVolumes;
   /** UUIDs of the volumes that the kernel's target serves. */
   shared(): ReadonlySet<string>;
   /** Whether this host has to prove who it is. */
@@ -71,18 +74,27 @@ export class VolumeExports {
     await catalogue.run(() => volumes.release(open, { frontEnd, hostNqn }));
   }
 
-  list({ token, frontEnd, hostNqn }: Event<"list">): void {
-    const { addon, pool, store, closed } = this.#parts;
-    const shared = this.#parts.shared();
-    const names = closed()
-      ? []
-      : listVolumes(store)
-          .filter(({ record }) => !shared.has(record.uuid))
-          .filter(({ record }) => record.receiving === undefined)
-          .filter(({ record }) => frontEnd === "nbd" || record.allowedHosts.includes(hostNqn))
-          .map(({ name, record }) => (frontEnd === "nbd" ? name : volumeNqn(record.uuid)));
-    const tls = frontEnd === "nvme-tcp" && this.#parts.needsTls(hostNqn);
+  async list({ token, frontEnd, hostNqn }: Event<"list">): Promise<void> {
+    const { addon, pool, closed, log } = this.#parts;
+    const nbd = frontEnd === "nbd";
+    let names: string[] = [];
+    let tls = false;
+    try {
+      const served = closed() ? [] : await this.#listed(nbd, hostNqn);
+      names = served.map(({ name, record }) => (nbd ? name : volumeNqn(record.uuid)));
+      tls = !nbd && !closed() && this.#parts.needsTls(hostNqn);
+    } catch (error) {
+      log.error({ err: error, frontEnd, hostNqn }, "cannot list volumes");
+    }
     addon.exportsAnswerList(pool(), token, names, tls);
+  }
+
+  /** NBD's socket is its owner's alone, who sees all of them. */
+  async #listed(nbd: boolean, hostNqn: string): Promise<VolumeEntry[]> {
+    const { store, hostVolumes } = this.#parts;
+    const found = nbd ? listVolumes(store) : await hostVolumes.of(hostNqn);
+    const shared = this.#parts.shared();
+    return found.filter(({ record }) => !shared.has(record.uuid) && record.receiving === undefined);
   }
 
   /**

@@ -22,6 +22,7 @@ import {
 } from "../store/host-keys.js";
 import type { Store } from "../store/store.js";
 import type { ConnectionInfo, HostKeysInfo } from "./api.js";
+import type { HostVolumes } from "./host-volumes.js";
 
 /** What connected hosts are to be told, or to feel. */
 export interface HostNews {
@@ -54,6 +55,7 @@ export interface HostConnection {
 export interface HostsParts {
   store: Store;
   news: HostNews;
+  volumes: HostVolumes;
   /** Runs one change of the catalogue, alone. */
   change<T>(work: () => Promise<T>): Promise<T>;
   /** Settles when what the data path has said so far has been dealt with. */
@@ -68,20 +70,25 @@ export class Hosts {
   }
 
   async allow(volume: string, hostNqn: string): Promise<void> {
-    const { store, news, change } = this.#parts;
-    await change(() => store.transact((txn) => allowHost(txn, volume, hostNqn)));
+    const { store, news, volumes, change } = this.#parts;
+    await change(async () => {
+      const { uuid } = await store.transact((txn) => allowHost(txn, volume, hostNqn));
+      volumes.allowed(hostNqn, uuid);
+    });
     news.exportsChanged([hostNqn]);
   }
 
   async deny(volume: string, hostNqn: string): Promise<void> {
-    const { store, news, change } = this.#parts;
-    const { uuid } = await change(() =>
-      store.transact((txn) => {
+    const { store, news, volumes, change } = this.#parts;
+    const uuid = await change(async () => {
+      const record = await store.transact((txn) => {
         const before = getVolume(txn, volume);
         // What changes nothing writes nothing.
         return before.allowedHosts.includes(hostNqn) ? denyHost(txn, volume, hostNqn) : before;
-      }),
-    );
+      });
+      volumes.denied(hostNqn, record.uuid);
+      return record.uuid;
+    });
     news.exportsChanged([hostNqn]);
     await this.#fence({ volume, uuid, hostNqn });
   }

@@ -61,6 +61,7 @@ import { diffSnapshots } from "./diff.js";
 import { VolumeExports } from "./exports.js";
 import { Figures } from "./figures.js";
 import { type GrowingPlace, type GrowRequest, Growth } from "./growth.js";
+import { HostVolumes } from "./host-volumes.js";
 import { type HostNews, Hosts } from "./hosts.js";
 import { answerHere } from "./index-questions.js";
 import { type LimitsChange, limitsOf, nativeLimits, requireLimits, withLimits } from "./limits.js";
@@ -131,6 +132,7 @@ export class Pool implements PoolService {
   readonly #branching: BranchingParts;
   readonly #listing: Listing;
   readonly #receives: Receives;
+  readonly #hostVolumes: HostVolumes;
   readonly #exports: VolumeExports;
   readonly #hosts: Hosts;
   /** Volumes that the kernel's target serves; for those who attach one. */
@@ -239,6 +241,7 @@ export class Pool implements PoolService {
       log: parts.log,
     });
     this.#receives = new Receives(this.#branching);
+    this.#hostVolumes = new HostVolumes(this.#store);
     this.#exports = new VolumeExports({
       authenticates: (hostNqn) => this.#authentication.required(hostNqn),
       needsTls: (hostNqn) => this.#tlsKeys.required(hostNqn),
@@ -246,6 +249,7 @@ export class Pool implements PoolService {
       pool: () => this.#path.handle,
       store: this.#store,
       volumes: this.#volumes,
+      hostVolumes: this.#hostVolumes,
       shared: () => this.shares.uuids(),
       catalogue: this.#catalogue,
       closed: () => this.#closed,
@@ -254,6 +258,7 @@ export class Pool implements PoolService {
     this.#hosts = new Hosts({
       store: this.#store,
       news: parts.news,
+      volumes: this.#hostVolumes,
       change: (work) => this.#change(work),
       settled: () => this.#catalogue.run(async () => undefined),
     });
@@ -374,7 +379,7 @@ export class Pool implements PoolService {
   }
 
   async deleteVolume(name: string): Promise<void> {
-    const { allowedHosts } = await this.#change(async () => {
+    const { uuid, allowedHosts } = await this.#change(async () => {
       this.shares.requireNotShared(name);
       this.#volumes.requireClosed(name);
       const record = await this.#store.transact((txn) => {
@@ -385,6 +390,7 @@ export class Pool implements PoolService {
       this.#deleted(record.layer);
       return record;
     });
+    for (const host of allowedHosts) this.#hostVolumes.denied(host, uuid);
     this.#parts.news.exportsChanged(allowedHosts);
   }
 
@@ -683,7 +689,7 @@ export class Pool implements PoolService {
         void this.#exports.close(event);
         break;
       case "list":
-        this.#exports.list(event);
+        void this.#exports.list(event);
         break;
       case "auth":
         this.#authentication.handle(event);

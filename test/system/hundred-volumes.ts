@@ -1,26 +1,33 @@
-// One host connects to a hundred volumes at once. Each device is its volume's, found by UUID, after
-// the connections have come and after all of them have come back from a kill under I/O; a host that
-// sends nothing for longer than its keep-alive time loses its connections, and gets them again.
+// One host connects to a hundred volumes at once, through our initiator. Each device is its
+// volume's, found by UUID, after the connections have come and after all of them have come back
+// from kills under I/O, which lose nothing; a host that sends nothing for longer than its
+// keep-alive time loses its connections, and gets them again.
 //
 // An emulated guest needs minutes for so many connections, so this is run by hand:
 //
-//   npm run hundred-volumes
+//   npm run hundred-volumes [-- VOLUMES [KILLS]]
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { PandoClient } from "../../engine/serve/client.js";
 import { skip } from "../support/skip.js";
-import { guestHost } from "./guest-nvme.js";
+import { guestHost, type Target } from "./guest-nvme.js";
 import { type PandoNode, startNode } from "./pando-node.js";
 import { timed } from "./timed.js";
+import { repositoryRoot } from "./vm/host.js";
 import { vmSkipReason } from "./vm/prerequisites.js";
 import { bootVm, hostAddress, type Vm } from "./vm/vm.js";
 
 const test = suite("a hundred volumes");
-const VOLUMES = 100;
+const [VOLUMES = 100, KILLS = 2] = process.argv.slice(2).map(Number);
 const SIZE_BYTES = 16 * 2 ** 20;
-const KEEP_ALIVE_S = 5;
-const patient = { timeoutMs: 600_000 };
+const PIECE_KIB = 64;
+const PIECES = 48;
+/** Three times the initiator's keep-alive time. */
+const SILENT_MS = 15_000;
+const patient = { timeoutMs: 900_000 };
 
 const missing = await vmSkipReason({ guestPrograms: ["nvme", "dd"] });
 if (missing !== null) skip(missing);
@@ -29,49 +36,38 @@ let node: PandoNode;
 let vm: Vm;
 let client: PandoClient;
 
-/** Shell functions: `uuids` prints those of all connected devices, `each` runs on every device. */
 const HELPERS = `
   devices() { for each in /sys/block/nvme*n*; do [ -e $each/uuid ] && echo \${each##*/}; done; }
   live() { cat /sys/class/nvme/nvme*/state 2>/dev/null | grep -cx live; }
+  under_way() { cat /sys/block/nvme*n*/inflight | awk '{ sum += $1 + $2 } END { print sum + 0 }'; }
   all_live() {
-    for attempt in $(seq 1200); do [ "$(live)" = ${VOLUMES} ] && return; sleep 0.1; done
+    for attempt in $(seq 3000); do [ "$(live)" = ${VOLUMES} ] && return; sleep 0.2; done
     echo "$(live) are live" >&2
     return 1
   }`;
 
 test.before(async () => {
-  node = await startNode({ poolSize: "2GiB", advertise: hostAddress, sparse: true });
+  node = await startNode({ poolSize: "4GiB", advertise: hostAddress, sparse: true });
   client = new PandoClient(node.socket);
   for (let number = 1; number <= VOLUMES; number++) {
     await client.createVolume(`v${number}`, SIZE_BYTES);
     await client.allowHost(`v${number}`, guestHost.hostNqn);
   }
   vm = await timed("boot", () => bootVm({ name: "hundred-volumes" }));
-  const { addresses } = await node.showVolume("v1");
-  const [at] = addresses;
+  const [at] = (await node.showVolume("v1")).addresses;
   assert.ok(at);
-  const { hostNqn, hostId } = guestHost;
-  const host = `hostnqn=${hostNqn},hostid=${hostId}`;
-  const times = `keep_alive_tmo=${KEEP_ALIVE_S},reconnect_delay=1,ctrl_loss_tmo=600`;
-  const nqns: string[] = [];
+  const targets: Target[] = [];
   for (let number = 1; number <= VOLUMES; number++) {
-    nqns.push((await client.getVolume(`v${number}`)).nqn);
+    const { nqn } = await client.getVolume(`v${number}`);
+    targets.push({ nqn, traddr: at.traddr, trsvcid: String(at.trsvcid) });
   }
-  await timed(`${VOLUMES} connections, begun together`, () =>
-    vm.must(
-      `modprobe nvme-tcp
-      for nqn in ${nqns.join(" ")}; do
-        echo "transport=tcp,traddr=${at.traddr},trsvcid=${at.trsvcid},nqn=$nqn,${host},nr_io_queues=1,${times}" \\
-          >/dev/nvme-fabrics &
-      done
-      wait
-      ${HELPERS}
-      all_live
-      for attempt in $(seq 600); do [ $(devices | wc -l) = ${VOLUMES} ] && exit; sleep 0.1; done
-      exit 1`,
-      patient,
-    ),
+  await writeFile(join(vm.shareDir, "targets.json"), JSON.stringify(targets));
+  const program = join(repositoryRoot, "dist/test/system/guest-connections.js");
+  const said = await timed(`${VOLUMES} connections, asked for together`, () =>
+    vm.must(`modprobe nvme-tcp && node ${program} $SHARE/targets.json`, patient),
   );
+  console.log(said.trim());
+  await vm.must(`${HELPERS}\nall_live`, patient);
 });
 
 test.after(async () => {
@@ -113,45 +109,72 @@ test("each volume has its device", async () => {
       for device in $(devices); do
         (cat /sys/block/$device/uuid; head -c 4096 /dev/zero) | head -c 4096 |
           dd of=/dev/$device bs=4k count=1 oflag=direct iflag=fullblock status=none || exit 1
-      done`,
+      done
+      head -c ${(PIECES + VOLUMES) * PIECE_KIB * 1024} /dev/urandom >/run/random`,
       patient,
     ),
   );
   await readBack();
 });
 
-test("all come back from a kill under I/O, each as what it was", async () => {
-  const before = await uuids();
-  await vm.must(
-    `${HELPERS}
-    for device in $(devices); do
-      (dd if=/dev/zero of=/dev/$device bs=64k count=200 seek=1 oflag=direct status=none
-       echo $? >/run/dd-$device) &
-    done
-    sleep 2`,
-    patient,
-  );
-  await node.killDaemon();
-  await node.startDaemon();
-  await timed("all are live again", () => vm.must(`${HELPERS}\nall_live`, patient));
-  const ends = await timed("what was under way ends", () =>
-    vm.must(
-      `for attempt in $(seq 6000); do
-        [ $(ls /run/dd-* 2>/dev/null | wc -l) = ${VOLUMES} ] && break
-        sleep 0.1
+for (let kill = 1; kill <= KILLS; kill++) {
+  test(`all come back from kill ${kill} under I/O, each as what it was`, async () => {
+    const before = await uuids();
+    // Each device gets a part of its own of what is random, another one after each kill.
+    await vm.must(
+      `${HELPERS}
+      rm -f /run/dd-*
+      number=0
+      for device in $(devices); do
+        part=$(((number + ${kill}) % ${VOLUMES})); number=$((number + 1))
+        echo $part >/run/part-$device
+        (dd if=/run/random of=/dev/$device bs=${PIECE_KIB}k count=${PIECES} skip=$part seek=1 \\
+           oflag=direct status=none; echo $? >/run/dd-$device) </dev/null >/dev/null 2>&1 &
       done
-      cat /run/dd-* | sort | uniq -c`,
+      sleep 1`,
       patient,
-    ),
-  );
-  assert.match(ends.trim(), new RegExp(`^${VOLUMES} 0$`), "no write has failed");
-  assert.equal(await uuids(), before);
-  await readBack();
-});
+    );
+    await node.killDaemon();
+    const killed = await vm.must(
+      `${HELPERS}\n echo "$(under_way) requests under way, $(ls /run/dd-* 2>/dev/null | wc -l) ended"`,
+      patient,
+    );
+    console.log(`killed: ${killed.trim()}`);
+    const [, requests = "0", ended = "0"] = /^(\d+) .* (\d+) ended/.exec(killed) ?? [];
+    assert.ok(Number(requests) > 0, "it was killed under I/O");
+    assert.ok(Number(ended) < VOLUMES);
+    await node.startDaemon();
+    await timed("all are live again", () => vm.must(`${HELPERS}\nall_live`, patient));
+    const ends = await timed("what was under way ends", () =>
+      vm.must(
+        `for attempt in $(seq 4000); do
+          [ $(ls /run/dd-* 2>/dev/null | wc -l) = ${VOLUMES} ] && break
+          sleep 0.2
+        done
+        cat /run/dd-* | sort | uniq -c`,
+        patient,
+      ),
+    );
+    assert.match(ends.trim(), new RegExp(`^${VOLUMES} 0$`), "no write has failed");
+    assert.equal(await uuids(), before);
+    await readBack();
+    await timed("each holds what was written to it", () =>
+      vm.must(
+        `${HELPERS}
+        for device in $(devices); do
+          dd if=/dev/$device bs=${PIECE_KIB}k count=${PIECES} skip=1 iflag=direct status=none |
+            cmp -n ${PIECES * PIECE_KIB * 1024} \\
+              -i 0:$(($(cat /run/part-$device) * ${PIECE_KIB * 1024})) - /run/random || exit 1
+        done`,
+        patient,
+      ),
+    );
+  });
+}
 
 test("a host that falls silent is let go, and comes back", async () => {
   vm.pause();
-  await sleep(KEEP_ALIVE_S * 3_000);
+  await sleep(SILENT_MS);
   const { sessions } = await client.getVolume("v1");
   vm.resume();
   assert.equal(sessions, [], "its connections have timed out");

@@ -4,6 +4,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { isPandoError } from "../../engine/base/errors.js";
 import { volumeNqn } from "../../engine/base/nqn.js";
+import { HostVolumes } from "../../engine/core/host-volumes.js";
 import { type Fence, type HostConnection, Hosts } from "../../engine/core/hosts.js";
 import * as catalogue from "../../engine/store/catalogue.js";
 import { ModelStore } from "../sim/model-store.js";
@@ -40,6 +41,7 @@ async function scene(
   const allowed = () => catalogue.getVolume(store, "db").allowedHosts;
   const hosts = new Hosts({
     store,
+    volumes: new HostVolumes(store),
     change: (work) => work(),
     settled: async () => said.push("settled"),
     news: {
