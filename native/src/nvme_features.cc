@@ -14,7 +14,7 @@ constexpr uint32_t kSave = 1u << 31;
 constexpr uint32_t kSelectMask = 7 << 8;
 enum class Select : uint8_t { kCurrent, kDefault, kSaved, kCapabilities };
 constexpr uint64_t kChangeable = 1 << 2;  // of the capabilities: not saveable, not a namespace's
-// Base 5.27.1.4: CDW11, TMPSEL (19:16) and THSEL (21:20) name another sensor or the lower limit.
+// Base 5.27.1.3: CDW11, TMPSEL (19:16) and THSEL (21:20) name another sensor or the lower limit.
 constexpr uint32_t kOtherThresholds = 0x3F << 16;
 // Base 5.27.1.25: EXHID, the 128-bit identifier.
 constexpr uint32_t kExtendedHostId = 1 << 0;

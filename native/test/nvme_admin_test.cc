@@ -7,6 +7,7 @@
 using namespace pando;
 using namespace pando::test;
 using nvme::AdminOpcode;
+using nvme::Feature;
 using nvme::IdentifyCns;
 using nvme::LogPage;
 using nvme::Property;
@@ -177,38 +178,59 @@ void features() {
   TargetThread target(options);
   Host admin(target.port());
   REQUIRE(admin.initialize() && admin.connect(kVolumeNqn, 0).ok() && admin.enable());
-  const auto set = [&](uint32_t feature, uint32_t value) {
-    return admin.admin(AdminOpcode::kSetFeatures, feature, value);
+  // `also`: the bits of CDW10 above the feature's number.
+  const auto set = [&](Feature feature, uint32_t value, uint32_t also = 0) {
+    return admin.admin(AdminOpcode::kSetFeatures, static_cast<uint32_t>(feature) | also, value);
   };
-  const auto get = [&](uint32_t feature, uint32_t cdw11 = 0, size_t bytes = 0) {
-    return admin.admin(AdminOpcode::kGetFeatures, feature, cdw11, bytes);
+  const auto get = [&](Feature feature, uint32_t cdw11 = 0, size_t bytes = 0, uint32_t also = 0) {
+    return admin.admin(AdminOpcode::kGetFeatures, static_cast<uint32_t>(feature) | also, cdw11,
+                       bytes);
   };
-  CHECK(set(7, 15 << 16 | 15).result == (3 << 16 | 3));
-  CHECK(set(7, 1 << 16 | 2).result == (1 << 16 | 2));
-  CHECK(set(7, 0xFFFF).failed_with(Status::kInvalidField));
-  CHECK(get(7).result == (3 << 16 | 3));
-  CHECK(set(0x0B, 0x100).ok() && get(0x0B).result == 0x100);
-  CHECK(set(0x0F, 4500).ok() && get(0x0F).result == 5000);
-  CHECK(set(0x0F, 0).ok());
-  CHECK(set(1, 5).ok() && get(1).result == 5);
-  CHECK(set(2, 0).ok() && get(2).result == 0 && set(2, 1).failed_with(Status::kInvalidField));
-  CHECK(get(4).result == 0xFFFF && set(4, 350).ok() && get(4).result == 350);
-  CHECK(get(4, 1 << 20).failed_with(Status::kInvalidField));
-  CHECK(set(5, 1).ok() && get(5).result == 1 && set(0x0A, 1).ok() && get(0x0A).result == 1);
-  CHECK(get(6).result == 1 && set(6, 0).ok() && get(6).result == 0);
-  CHECK(set(1u << 31 | 6, 1).failed_with(Status::kFeatureNotSaveable));
+  const auto selected = [&](Feature feature, uint32_t select) {
+    return get(feature, 0, 0, select << 8);
+  };
+  CHECK(set(Feature::kNumberOfQueues, 15 << 16 | 15).result == (3 << 16 | 3));
+  CHECK(set(Feature::kNumberOfQueues, 1 << 16 | 2).result == (1 << 16 | 2));
+  CHECK(set(Feature::kNumberOfQueues, 0xFFFF).failed_with(Status::kInvalidField));
+  CHECK(get(Feature::kNumberOfQueues).result == (3 << 16 | 3));
+  CHECK(set(Feature::kAsyncEventConfig, 0x100).ok());
+  CHECK(get(Feature::kAsyncEventConfig).result == 0x100);
+  CHECK(set(Feature::kKeepAliveTimer, 4500).ok());
+  CHECK(get(Feature::kKeepAliveTimer).result == 5000);
+  CHECK(set(Feature::kKeepAliveTimer, 0).ok());
+  CHECK(set(Feature::kArbitration, 5).ok() && get(Feature::kArbitration).result == 5);
+  CHECK(set(Feature::kPowerManagement, 0).ok() && get(Feature::kPowerManagement).result == 0);
+  CHECK(set(Feature::kPowerManagement, 1).failed_with(Status::kInvalidField));
+  CHECK(get(Feature::kTemperatureThreshold).result == 0xFFFF);
+  CHECK(set(Feature::kTemperatureThreshold, 350).ok());
+  CHECK(get(Feature::kTemperatureThreshold).result == 350);
+  // Base 5.27.1.3: there is one sensor, and no lower limit.
+  CHECK(get(Feature::kTemperatureThreshold, 1 << 20).failed_with(Status::kInvalidField));
+  CHECK(set(Feature::kTemperatureThreshold, 1 << 16 | 350).failed_with(Status::kInvalidField));
+  CHECK(set(Feature::kErrorRecovery, 1).ok() && get(Feature::kErrorRecovery).result == 1);
+  CHECK(set(Feature::kWriteAtomicity, 1).ok() && get(Feature::kWriteAtomicity).result == 1);
+  CHECK(get(Feature::kVolatileWriteCache).result == 1);
+  CHECK(set(Feature::kVolatileWriteCache, 0).ok());
+  CHECK(get(Feature::kVolatileWriteCache).result == 0);
+  CHECK(set(Feature::kVolatileWriteCache, 1, 1u << 31).failed_with(Status::kFeatureNotSaveable));
   // Base 5.15: the default, what is saved (the same), what can be done with it.
-  CHECK(get(6 | 1 << 8).result == 1 && get(6 | 2 << 8).result == 1 && get(6).result == 0);
-  CHECK(get(6 | 3 << 8).result == 4 && get(0x81 | 3 << 8).result == 0);
-  CHECK(get(6 | 4 << 8).failed_with(Status::kInvalidField));
-  CHECK(get(0xC0 | 3 << 8).failed_with(Status::kInvalidField));
-  const Outcome host_id = get(0x81, 1, 16);
+  CHECK(selected(Feature::kVolatileWriteCache, 1).result == 1);
+  CHECK(selected(Feature::kVolatileWriteCache, 2).result == 1);
+  CHECK(get(Feature::kVolatileWriteCache).result == 0);
+  CHECK(selected(Feature::kVolatileWriteCache, 3).result == 4);
+  CHECK(selected(Feature::kHostIdentifier, 3).result == 0);
+  CHECK(selected(Feature::kVolatileWriteCache, 4).failed_with(Status::kInvalidField));
+  CHECK(selected(static_cast<Feature>(0xC0), 3).failed_with(Status::kInvalidField));
+  const Outcome host_id = get(Feature::kHostIdentifier, 1, 16);
   CHECK(host_id.ok() && host_id.data == Bytes(16, std::byte{7}));
-  CHECK(get(0x81, 0, 8).failed_with(Status::kHostIdInconsistent));
-  CHECK(get(0x81, 1, 8).failed_with(Status::kDataSglLengthInvalid));
-  CHECK(set(0x81, 1).failed_with(Status::kCommandSequenceError));
-  CHECK(get(0xC0).failed_with(Status::kInvalidField) &&
-        set(8, 1).failed_with(Status::kInvalidField));
+  CHECK(get(Feature::kHostIdentifier, 0, 8).failed_with(Status::kHostIdInconsistent));
+  CHECK(get(Feature::kHostIdentifier, 1, 8).failed_with(Status::kDataSglLengthInvalid));
+  CHECK(set(Feature::kHostIdentifier, 1).failed_with(Status::kCommandSequenceError));
+  // The queues are there: their number is settled.
+  Host io(target.port());
+  const auto id = as<nvme::IdentifyController>(admin.identify(IdentifyCns::kController));
+  REQUIRE(io.initialize() && io.connect(kVolumeNqn, 1, id.controller_id).ok());
+  CHECK(set(Feature::kNumberOfQueues, 0).failed_with(Status::kCommandSequenceError));
 }
 
 void log_pages() {

@@ -51,6 +51,16 @@ const COMMANDS = [
   "dsm NAMESPACE -n 1 -b 16 -s 32 -d",
   "ns-rescan DEVICE",
 ];
+/** What is refused, and with which status: docs/nvme.md. */
+const REFUSED: [string, string][] = [
+  ["admin-passthru DEVICE --opcode=0xc0", "0x001"],
+  ["io-passthru NAMESPACE --opcode=0x90 --namespace-id=1", "0x001"],
+  ["get-feature DEVICE -f 0xc0", "0x002"],
+  ["id-ns DEVICE -n 2", "0x00b"],
+  ["read NAMESPACE -s 65536 -c 0 -z 4096 -d /tmp/back", "0x080"],
+  ["get-log DEVICE -i 0x0d -l 64", "0x109"],
+  ["set-feature DEVICE -f 6 -v 1 --save", "0x10d"],
+];
 const COMPLAINT = /warn|invalid|fail|unknown|not supported|error:/i;
 
 const missing = await vmSkipReason({ guestPrograms: ["nvme"] });
@@ -98,6 +108,16 @@ test("nvme-cli has no complaint", async () => {
     nvme read ${namespace} -s 64 -c 1 -z 8192 -d /tmp/back >&2
     cmp /tmp/data /tmp/back
     nvme compare ${namespace} -s 64 -c 1 -z 8192 -d /tmp/data >&2`);
+  const refusals = REFUSED.map(([command]) => {
+    const line = command.replace("DEVICE", device).replace("NAMESPACE", namespace);
+    return `nvme ${line} 2>&1 | tr '\\n' ' '; echo`;
+  });
+  const told = (await vm.must(refusals.join("\n"))).trim().split("\n");
+  for (const [index, [command, status]] of REFUSED.entries()) {
+    const codes = [...(told[index] ?? "").matchAll(/\(\s*(?:0x)?([0-9a-f]+)\s*\)/gi)];
+    const found = codes.map((match) => Number.parseInt(match[1] as string, 16) & 0x7ff);
+    assert.ok(found.includes(Number(status)), `${command}: ${told[index]}`);
+  }
   const differs = await vm.run(`nvme compare ${namespace} -s 66 -c 1 -z 8192 -d /tmp/data 2>&1`);
   assert.match(differs.stdout, /Compare Failure|COMPARE_FAILED/i);
 
