@@ -74,7 +74,15 @@ export function addHostKeys(host: Argv<GlobalOptions>): Argv<GlobalOptions> {
         checkHostNqn(hostnqn);
         const key = readKey(args.keyFile, "TLS key", parseTlsPsk);
         await withClient(args, (client) => client.setHostTlsKey(hostnqn, key));
-        printResult(args, { hostNqn: hostnqn }, () => `${hostnqn} has to use TLS, from now on`);
+        const { transform } = parseTlsPsk(key, "TLS key");
+        // Debian 13's proves with SHA-256 that it has it, which TLS does not allow.
+        const hint = "nvme gen-tls-key --hmac=1 makes one for SHA-256";
+        const warning =
+          transform === "sha384"
+            ? `\n  some hosts' tlshd cannot use a key for SHA-384: ${hint}`
+            : "";
+        const said = `${hostnqn} has to use TLS, from now on${warning}`;
+        printResult(args, { hostNqn: hostnqn }, () => said);
       },
     )
     .command(

@@ -256,6 +256,12 @@ test("a host's TLS key comes the same way", async () => {
   writeFileSync(file, key.replace(":01:", ":02:"));
   const said = await fails(1, /TLS key is not a TLS key of NVMe\/TCP/, ...set);
   assert.not.match(said, key.slice(20, 40));
+  const longer = formatTlsPsk({ transform: "sha384", secret: Buffer.alloc(48, 7) });
+  writeFileSync(file, longer);
+  assert.match(
+    await text(...set),
+    /from now on\n {2}some hosts' tlshd cannot use a key for SHA-384/,
+  );
   assert.is(await text("host", "remove-tls-key", HOST), `${HOST} has no TLS key\n`);
   await fails(1, /has no TLS key/, "host", "remove-tls-key", HOST);
 });
