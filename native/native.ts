@@ -322,6 +322,8 @@ export interface NbdConnectOptions extends NbdSocket {
   blockBytes: number;
 }
 
+export type NbdReconnectOptions = Pick<NbdConnectOptions, "socket" | "owner" | "sizeBytes">;
+
 /** What a step of an authentication comes to. */
 export const AUTH_VERDICT = { pending: 0, authenticated: 1, failed: 2 } as const;
 
@@ -498,7 +500,9 @@ export interface Addon {
   /** Makes a block device of what nbdServe() gave. */
   nbdConnect(options: NbdConnectOptions): Promise<number>;
   /** Another socket for a device whose connection has ended; what waits there is sent again. */
-  nbdReconnect(device: number, options: { socket: number; owner: string }): Promise<void>;
+  nbdReconnect(device: number, options: NbdReconnectOptions): Promise<void>;
+  /** Whoever has it open sees the new size. */
+  nbdResize(device: number, options: Omit<NbdReconnectOptions, "socket">): Promise<void>;
   /** What waits there fails; gone when the last who has it open has closed it. */
   nbdDisconnect(device: number): Promise<void>;
   /** Opens the volume; its requests come by the other end. frontEndsStop() ends that. */

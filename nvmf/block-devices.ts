@@ -5,7 +5,7 @@ import type { NbdDevices } from "./nbd-devices.js";
 import type { UblkDevices } from "./ublk-devices.js";
 
 export interface BlockDevices {
-  /** Serves the volume, and gives the path of its block device. */
+  /** Serves the volume, in the size that it has now, and gives the path of its block device. */
   provide(volume: SharedVolume): Promise<string>;
   /**
    * Ends what waits in devices of this pool that nobody serves and nobody wants. Whoever uses one
@@ -14,6 +14,8 @@ export interface BlockDevices {
   stopOrphans(wanted: ReadonlySet<string>): Promise<void>;
   /** Removes the devices of this pool's volumes that are not wanted. */
   removeOthers(wanted: ReadonlySet<string>): Promise<void>;
+  /** Whether a larger volume can be provided with the same device, while it is in use. */
+  canGrow(uuid: string): boolean;
   /** As in /sys/block, if this process serves the volume. */
   nameOf(uuid: string): string | undefined;
 }
@@ -40,6 +42,10 @@ export class UblkOrNbd implements BlockDevices {
   async removeOthers(wanted: ReadonlySet<string>): Promise<void> {
     await this.#ublk.removeOthers(wanted);
     await this.#nbd.removeOthers(wanted);
+  }
+
+  canGrow(uuid: string): boolean {
+    return this.#nbd.canGrow(uuid);
   }
 
   nameOf(uuid: string): string | undefined {

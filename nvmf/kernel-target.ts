@@ -13,12 +13,14 @@ import { Mutex } from "../engine/core/mutex.js";
 import type { KernelTarget, SharedVolume } from "../engine/core/shares.js";
 import type { BlockDevices } from "./block-devices.js";
 import { type ConfigFs, NVMET_ROOT, readNvmet } from "./nvmet-configfs.js";
+import { namespacePath } from "./nvmet-plan.js";
 import { NvmetReconciler } from "./nvmet-reconcile.js";
 import {
   type DesiredVolume,
   type HostSecrets,
   type ListenAddress,
   modelOf,
+  NAMESPACE_ID,
 } from "./nvmet-state.js";
 
 export interface NvmetTargetParts {
@@ -40,6 +42,8 @@ export class NvmetTarget implements KernelTarget {
   readonly #parts: NvmetTargetParts;
   readonly #reconciler: NvmetReconciler;
   readonly #turn = new Mutex();
+  /** That the kernel's target has looked at since this process began, by the volume's UUID. */
+  readonly #sizes = new Map<string, number>();
 
   constructor(parts: NvmetTargetParts) {
     this.#parts = parts;
@@ -56,6 +60,10 @@ export class NvmetTarget implements KernelTarget {
       ["/proc/net/tcp", "/proc/net/tcp6"].map((path) => readFile(path, "utf8").catch(() => "")),
     );
     return tables.some((table) => hasConnection(table, port));
+  }
+
+  canGrow(uuid: string): boolean {
+    return this.#parts.devices.canGrow(uuid);
   }
 
   fence(uuid: string, volumes: readonly SharedVolume[]): Promise<Fence> {
@@ -113,7 +121,22 @@ export class NvmetTarget implements KernelTarget {
       await this.#reconciler.reconcile({ model, listen, volumes: served, untouched, secrets });
     }
     await devices.removeOthers(wanted);
+    for (const volume of volumes) {
+      if (failures.has(volume.uuid) || !devices.canGrow(volume.uuid)) continue;
+      await this.#tellSize(volume).catch((error: unknown) => {
+        failures.set(volume.uuid, error);
+        onFailure(volume.name, error);
+      });
+    }
     return failures;
+  }
+
+  /** The target looks at a device's size when a namespace is enabled, and when it is told to. */
+  async #tellSize({ uuid, sizeBytes }: SharedVolume): Promise<void> {
+    if (this.#sizes.get(uuid) === sizeBytes) return;
+    const path = `${namespacePath(volumeNqn(uuid), NAMESPACE_ID)}/revalidate_size`;
+    await this.#parts.files.take({ verb: "write", path, value: "1" });
+    this.#sizes.set(uuid, sizeBytes);
   }
 
   async #requestsEnd(uuid: string): Promise<boolean> {

@@ -15,6 +15,7 @@ export type NbdCalls = Pick<
   | "nbdIsLoaded"
   | "nbdConnect"
   | "nbdReconnect"
+  | "nbdResize"
   | "nbdDisconnect"
   | "nbdServe"
   | "nbdEnded"
@@ -49,10 +50,17 @@ export interface NbdDevice {
 /** What one request may carry: kMaxIoBytes of native/src/block_io.h. */
 const MAX_REQUEST_KIB = 1024;
 
+interface ServedDevice {
+  device: number;
+  name: string;
+  /** That the kernel was told last. */
+  sizeBytes: number;
+}
+
 export class NbdDevices implements BlockDevices {
   readonly #parts: NbdDevicesParts;
   /** Devices that this process serves, by the volume's UUID. */
-  readonly #served = new Map<string, { device: number; name: string }>();
+  readonly #served = new Map<string, ServedDevice>();
   /** What daemons before this one have left: looked for once, since no more of it comes. */
   #left: NbdDevice[] | null = null;
 
@@ -72,18 +80,24 @@ export class NbdDevices implements BlockDevices {
   async provide(volume: SharedVolume): Promise<string> {
     const { name, uuid, sizeBytes } = volume;
     const served = this.#served.get(uuid);
-    if (served !== undefined) return devicePath(served.device);
     const { addon, pool, blockBytes, kernel } = this.#parts;
+    const owner = this.#owner(uuid);
+    if (served !== undefined) {
+      if (served.sizeBytes !== sizeBytes) {
+        await addon.nbdResize(served.device, { owner, sizeBytes });
+        served.sizeBytes = sizeBytes;
+      }
+      return devicePath(served.device);
+    }
     const left = await this.#findLeft(uuid);
     const { socket, flags } = await addon.nbdServe(pool, name);
-    const owner = this.#owner(uuid);
     let device: number;
     try {
       if (left === undefined) {
         device = await addon.nbdConnect({ socket, flags, owner, sizeBytes, blockBytes });
       } else {
         device = left.device;
-        await addon.nbdReconnect(device, { socket, owner });
+        await addon.nbdReconnect(device, { socket, owner, sizeBytes });
       }
       await kernel.limitRequests(device, MAX_REQUEST_KIB);
     } catch (error) {
@@ -92,7 +106,7 @@ export class NbdDevices implements BlockDevices {
       throw error;
     }
     this.#forgetLeft(owner);
-    this.#served.set(uuid, { device, name });
+    this.#served.set(uuid, { device, name, sizeBytes });
     this.#watch(uuid);
     return devicePath(device);
   }
@@ -114,6 +128,10 @@ export class NbdDevices implements BlockDevices {
     await this.stopOrphans(wanted);
   }
 
+  canGrow(uuid: string): boolean {
+    return this.#served.has(uuid);
+  }
+
   nameOf(uuid: string): string | undefined {
     const served = this.#served.get(uuid);
     return served && `nbd${served.device}`;
@@ -129,7 +147,8 @@ export class NbdDevices implements BlockDevices {
       const lost = await addon.nbdEnded(pool, name);
       if (!lost || this.#served.get(uuid) !== served) return;
       const { socket } = await addon.nbdServe(pool, name);
-      await addon.nbdReconnect(device, { socket, owner: this.#owner(uuid) });
+      const { sizeBytes } = served;
+      await addon.nbdReconnect(device, { socket, owner: this.#owner(uuid), sizeBytes });
       this.#watch(uuid);
     };
     again().catch((error: unknown) => {

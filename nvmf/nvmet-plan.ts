@@ -356,7 +356,7 @@ function subsystemPath(nqn: string): string {
   return `subsystems/${nqn}`;
 }
 
-function namespacePath(nqn: string, number: number): string {
+export function namespacePath(nqn: string, number: number): string {
   return `${subsystemPath(nqn)}/namespaces/${number}`;
 }
 

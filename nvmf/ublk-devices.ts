@@ -86,6 +86,11 @@ export class UblkDevices implements BlockDevices {
     }
   }
 
+  /** The driver learns to change a size with Linux 6.16. */
+  canGrow(): boolean {
+    return false;
+  }
+
   nameOf(uuid: string): string | undefined {
     const device = this.#served.get(uuid);
     return device === undefined ? undefined : `ublkb${device}`;

@@ -397,7 +397,7 @@ export class Pool implements PoolService {
   async resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
     this.#requireSize(sizeBytes, name);
     await this.#change(async () => {
-      this.shares.requireNotShared(name);
+      this.shares.requireCanGrow(name);
       const before = getVolume(this.#store, name).sizeBytes;
       if (sizeBytes < before) {
         throw new PandoError("EINVAL", `volume ${name} does not shrink: it has ${before} bytes`, {
@@ -414,6 +414,7 @@ export class Pool implements PoolService {
       await this.#path.resizeVolume(open.id, sizeBytes);
       this.#parts.news.resized(open.id);
     });
+    await this.shares.volumeChanged(name);
     return this.getVolume(name);
   }
 
@@ -532,7 +533,7 @@ export class Pool implements PoolService {
 
   async allowHost(volume: string, hostNqn: string): Promise<VolumeInfo> {
     await this.#hosts.allow(volume, hostNqn);
-    await this.shares.hostAllowed(volume);
+    await this.shares.volumeChanged(volume);
     return this.getVolume(volume);
   }
 

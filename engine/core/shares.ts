@@ -3,7 +3,7 @@
 //
 // The store is changed first, durably: whatever happens then, the next start finishes it. Only a
 // share that fails is taken back. A shared volume belongs to that target alone: no front end of
-// ours, no resize (the kernel's block device keeps its size), no delete.
+// ours, no delete. It grows only where the kernel's block device can.
 import { PandoError } from "../base/errors.js";
 import { findNameByUuid, getShares, getVolume, putShares } from "../store/catalogue.js";
 import { getHostKeys, getTlsPsk, type HostKeys } from "../store/host-keys.js";
@@ -29,6 +29,8 @@ export interface KernelTarget {
   apply(volumes: readonly SharedVolume[]): Promise<ReadonlyMap<string, unknown>>;
   /** Whether hosts may be connected to the volume; the kernel may not be able to say. */
   hostsMayBeConnected(): Promise<boolean>;
+  /** Whether a larger size of the volume can be applied. */
+  canGrow(uuid: string): boolean;
   /** Ends every connection to the volume and waits for its last request; then as apply(). */
   fence(uuid: string, volumes: readonly SharedVolume[]): Promise<Fence>;
 }
@@ -114,8 +116,8 @@ export class Shares {
     for (const failure of (await this.#target.apply(this.list())).values()) throw failure;
   }
 
-  /** After a host was let in; harmless for a volume that is not shared. */
-  async hostAllowed(name: string): Promise<void> {
+  /** A host was let in, or it has grown; harmless for a volume that is not shared. */
+  async volumeChanged(name: string): Promise<void> {
     const { uuid } = getVolume(this.#parts.store, name);
     if (this.#isShared(uuid)) await this.#applyFor(uuid, this.#needTarget(name));
   }
@@ -145,6 +147,16 @@ export class Shares {
       volume: name,
       hint: `pando volume unshare ${name}`,
     });
+  }
+
+  requireCanGrow(name: string): void {
+    const { uuid } = getVolume(this.#parts.store, name);
+    if (!this.#isShared(uuid) || this.#target?.canGrow(uuid) === true) return;
+    throw new PandoError(
+      "EBUSY",
+      `volume ${name} is shared via nvmet, and its block device there keeps its size`,
+      { volume: name, hint: `pando volume unshare ${name}` },
+    );
   }
 
   #isShared(uuid: string): boolean {

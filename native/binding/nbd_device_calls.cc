@@ -57,17 +57,32 @@ Napi::Value NbdConnect(const Napi::CallbackInfo& info) {
   });
 }
 
-/// nbdReconnect(device, {socket, owner}): Promise
+/// nbdReconnect(device, {socket, owner, sizeBytes}): Promise
 Napi::Value NbdReconnect(const Napi::CallbackInfo& info) {
   Args args(info, "nbdReconnect");
   const auto device = static_cast<uint32_t>(args.number(0, "device"));
   const Napi::Object from = args.object(1, "options");
   const auto socket = static_cast<int>(args.number_field(from, "socket"));
   const std::string owner = args.string_field(from, "owner");
+  const uint64_t size = args.number_field(from, "sizeBytes");
   if (!args.ok()) return args.env().Undefined();
   auto handed = std::make_shared<HandedSocket>(socket);
-  return control_promise(args.env(), [device, owner, handed]() -> MakeValue {
-    nbd::reconnect_device(device, owner, handed->fd());
+  return control_promise(args.env(), [device, owner, size, handed]() -> MakeValue {
+    nbd::reconnect_device(device, owner, size, handed->fd());
+    return nullptr;
+  });
+}
+
+/// nbdResize(device, {owner, sizeBytes}): Promise
+Napi::Value NbdResize(const Napi::CallbackInfo& info) {
+  Args args(info, "nbdResize");
+  const auto device = static_cast<uint32_t>(args.number(0, "device"));
+  const Napi::Object from = args.object(1, "options");
+  const std::string owner = args.string_field(from, "owner");
+  const uint64_t size = args.number_field(from, "sizeBytes");
+  if (!args.ok()) return args.env().Undefined();
+  return control_promise(args.env(), [device, owner, size]() -> MakeValue {
+    nbd::resize_device(device, owner, size);
     return nullptr;
   });
 }
@@ -140,6 +155,7 @@ void register_nbd_device_calls(Napi::Env env, Napi::Object exports) {
   exports.Set("nbdIsLoaded", Napi::Function::New(env, NbdIsLoaded));
   exports.Set("nbdConnect", Napi::Function::New(env, NbdConnect));
   exports.Set("nbdReconnect", Napi::Function::New(env, NbdReconnect));
+  exports.Set("nbdResize", Napi::Function::New(env, NbdResize));
   exports.Set("nbdDisconnect", Napi::Function::New(env, NbdDisconnect));
   exports.Set("nbdServe", Napi::Function::New(env, NbdServe));
   exports.Set("nbdEnded", Napi::Function::New(env, NbdEnded));

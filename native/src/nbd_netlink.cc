@@ -172,6 +172,16 @@ uint16_t family_of(Netlink& netlink) {
   return *family;
 }
 
+/// To a device that there is, of that owner.
+Request reconfigure(uint16_t family, uint32_t device, const std::string& owner,
+                    uint64_t size_bytes) {
+  Request request(family, NBD_CMD_RECONFIGURE, NBD_GENL_VERSION);
+  request.put<uint32_t>(NBD_ATTR_INDEX, device);
+  request.put_text(NBD_ATTR_BACKEND_IDENTIFIER, owner);
+  request.put<uint64_t>(NBD_ATTR_SIZE_BYTES, size_bytes);
+  return request;
+}
+
 void put_socket(Request& request, int socket) {
   const size_t sockets = request.begin(NBD_ATTR_SOCKETS);
   const size_t item = request.begin(NBD_SOCK_ITEM);
@@ -204,13 +214,11 @@ uint32_t connect_device(const NewDevice& device, int socket) {
   return *number;
 }
 
-void reconnect_device(uint32_t device, const std::string& owner, int socket) {
+void reconnect_device(uint32_t device, const std::string& owner, uint64_t size_bytes, int socket) {
   Netlink netlink;
   const uint16_t family = family_of(netlink);
   for (int tries = 1;; ++tries) {
-    Request request(family, NBD_CMD_RECONFIGURE, NBD_GENL_VERSION);
-    request.put<uint32_t>(NBD_ATTR_INDEX, device);
-    request.put_text(NBD_ATTR_BACKEND_IDENTIFIER, owner);
+    Request request = reconfigure(family, device, owner, size_bytes);
     put_socket(request, socket);
     const int error = netlink.ask<uint32_t>(request, 0, nullptr);
     if (error == 0) return;
@@ -218,6 +226,13 @@ void reconnect_device(uint32_t device, const std::string& owner, int socket) {
     if (error != ENOSPC || tries == kRetries) fail(error, "give an nbd device its next socket");
     std::this_thread::sleep_for(kRetry);
   }
+}
+
+void resize_device(uint32_t device, const std::string& owner, uint64_t size_bytes) {
+  Netlink netlink;
+  Request request = reconfigure(family_of(netlink), device, owner, size_bytes);
+  const int error = netlink.ask<uint32_t>(request, 0, nullptr);
+  if (error != 0) fail(error, "resize an nbd device");
 }
 
 void disconnect_device(uint32_t device) {

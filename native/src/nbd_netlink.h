@@ -27,8 +27,11 @@ bool driver_is_loaded();
 /// A request that is not answered in kRequestSeconds is taken back, and its connection ended. What
 /// is taken back waits for the device's next socket, for kDeadSeconds; then it fails.
 uint32_t connect_device(const NewDevice& device, int socket);
-/// A socket in place of one that has ended. Waits until the kernel has noticed the end.
-void reconnect_device(uint32_t device, const std::string& owner, int socket);
+/// A socket in place of one that has ended, and the size that the device has from now on. Waits
+/// until the kernel has noticed the end.
+void reconnect_device(uint32_t device, const std::string& owner, uint64_t size_bytes, int socket);
+/// Whoever has the device open sees its new size; requests go on.
+void resize_device(uint32_t device, const std::string& owner, uint64_t size_bytes);
 /// What waits for the device fails. It is gone when the last who has it open has closed it.
 void disconnect_device(uint32_t device);
 

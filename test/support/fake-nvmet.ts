@@ -30,6 +30,10 @@ export class FakeNvmet implements FileCalls {
   readonly disconnected: string[] = [];
   /** Whether its hosts can have keys. */
   authenticates = true;
+  /** Subsystems whose device's size was looked at again. */
+  readonly looked: string[] = [];
+  /** Whether it can. */
+  looks = true;
   /** Hosts that got keys while they could connect without. */
   readonly lateKeys: string[] = [];
   calls = 0;
@@ -61,6 +65,7 @@ export class FakeNvmet implements FileCalls {
         device_nguid: "00000000-0000-0000-0000-000000000000",
         ana_grpid: "1",
         enable: "0",
+        revalidate_size: "",
       });
     } else if (PORT.test(name)) {
       this.#folder(name, true);
@@ -126,6 +131,11 @@ export class FakeNvmet implements FileCalls {
     if (attribute === "attr_allow_any_host" && value === "1") {
       const hosts = await this.readdir(`${ROOT}/${folder}/allowed_hosts`);
       if (hosts.length > 0) throw errno("EINVAL", path);
+    }
+    if (attribute === "revalidate_size") {
+      if (!this.looks || !this.#on(folder)) throw errno("EINVAL", path);
+      this.looked.push(folder.split("/")[1] ?? "");
+      return;
     }
     if (attribute === "enable" && value === "1" && !this.#on(folder)) {
       const device = this.#value(`${folder}/device_path`);

@@ -33,8 +33,13 @@ const modules =
 const FIO_MIB = 1;
 /** Requests between two kills; each of them writes or verifies 8 KiB. */
 const PACE = 500;
-/** Each block is overwritten so often: for twice as long as the kills take. */
-const FIO_LOOPS = Math.ceil((2 * (kills + 1) * PACE) / (2 * requestsOf(FIO_MIB)));
+/** Beside the kills the volume grows, if it can. */
+const growsOnline = kernel === "6.1";
+/** Each block is overwritten so often: for twice as long as that takes. */
+const FIO_LOOPS = Math.ceil(
+  (2 * (kills + 1 + Number(growsOnline)) * PACE) / (2 * requestsOf(FIO_MIB)),
+);
+const LARGER = 80 * 2 ** 20;
 const CONFIG = "/sys/kernel/config/nvmet";
 const ORPHAN_NQN = volumeNqn("00000000-0000-4000-8000-000000000001");
 const FOREIGN_NQN = "nqn.2014-08.org.example:theirs";
@@ -152,6 +157,7 @@ test("the daemon is killed under I/O: no error, and no byte is wrong", async () 
   for (let kill = 1; kill <= kills; kill++) {
     // The next one is killed as soon as fio has got on, whatever else it has done by then.
     if (kill > 1) await timed("the next daemon begins", () => daemons.begin());
+    if (kill === 2) await timed("grow", grow);
     if (kill < kills) daemons.prepare();
     const after = completed + PACE;
     const killed = await Promise.race([daemons.killUnderLoad(device, after), failed]);
@@ -226,6 +232,26 @@ if (kills > 2) {
     await vm.must(`e2fsck -fn ${again} >&2`);
     await disconnect(vm, target);
   });
+}
+
+/** A ublk device keeps its size; an NBD device's host sees the new one. */
+async function grow(): Promise<void> {
+  const { client } = daemons;
+  const resized = client.resizeVolume("db", LARGER);
+  if (!growsOnline) {
+    const refused = await resized.catch((error) => error);
+    return void assert.match(String(refused), /block device there keeps its size/);
+  }
+  assert.is((await resized).sizeBytes, LARGER);
+  const sectors = `/sys/block/${device.replace("/dev/", "")}/size`;
+  await vm.must(
+    `for attempt in $(seq 300); do
+       [ "$(cat ${sectors})" = ${LARGER / 512} ] && exit
+       sleep 0.1
+     done
+     cat ${sectors}
+     exit 1`,
+  );
 }
 
 test("unshare cleans up, what others made is left, and the embedded target has the volume", async () => {

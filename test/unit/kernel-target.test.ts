@@ -18,7 +18,7 @@ function volume(index: number): SharedVolume {
   return { name: `db${index}`, uuid, sizeBytes, allowedHosts: [HOST], keys: new Map() };
 }
 
-function scene() {
+function scene({ growing = false } = {}) {
   const kernel = new FakeNvmet();
   const failed: string[] = [];
   const broken = new Set<string>();
@@ -39,6 +39,7 @@ function scene() {
       async removeOthers() {
         said.push(`others, ${subsystems().length} subsystems`);
       },
+      canGrow: () => growing,
       nameOf: () => undefined,
     },
     poolUuid: POOL,
@@ -70,6 +71,24 @@ test("one volume's device fails: its hosts keep what they have, the others are s
   assert.equal([...failures.keys()], [volume(1).uuid]);
   assert.equal(failed, ["db1"]);
   assert.equal(subsystems(), [volumeNqn(volume(1).uuid), volumeNqn(volume(2).uuid)]);
+});
+
+test("the kernel's target looks at a device's size when that has changed, and after a start", async () => {
+  const { target, kernel } = scene({ growing: true });
+  const nqn = volumeNqn(volume(1).uuid);
+  await target.apply([volume(1)]);
+  await target.apply([volume(1)]);
+  assert.equal(kernel.looked, [nqn]);
+  await target.apply([{ ...volume(1), sizeBytes: 2 ** 21 }]);
+  assert.equal(kernel.looked, [nqn, nqn]);
+});
+
+test("a size that cannot be told is that volume's trouble", async () => {
+  const { target, kernel, failed } = scene({ growing: true });
+  kernel.looks = false;
+  const failures = await target.apply([volume(1)]);
+  assert.equal([...failures.keys()], [volume(1).uuid]);
+  assert.equal(failed, ["db1"]);
 });
 
 test("a fence ends the connections of all, and lets those come back that may", async () => {

@@ -3,7 +3,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { PandoError } from "../../engine/base/errors.js";
-import type { NbdConnectOptions } from "../../native/native.js";
+import type { NbdConnectOptions, NbdReconnectOptions } from "../../native/native.js";
 import { UblkOrNbd } from "../../nvmf/block-devices.js";
 import { type NbdCalls, type NbdDevice, NbdDevices } from "../../nvmf/nbd-devices.js";
 import type { UblkDevices } from "../../nvmf/ublk-devices.js";
@@ -31,8 +31,12 @@ class FakeNbd implements NbdCalls {
     this.devices.set(device, owner);
     return device;
   }
-  async nbdReconnect(device: number, to: { socket: number; owner: string }): Promise<void> {
-    this.#say(`reconnect ${device} ${to.socket}`);
+  async nbdReconnect(device: number, to: NbdReconnectOptions): Promise<void> {
+    this.#say(`reconnect ${device} ${to.socket} ${to.sizeBytes}`);
+    assert.is(this.devices.get(device), to.owner);
+  }
+  async nbdResize(device: number, to: { owner: string; sizeBytes: number }): Promise<void> {
+    this.#say(`resize ${device} ${to.sizeBytes}`);
     assert.is(this.devices.get(device), to.owner);
   }
   async nbdDisconnect(device: number): Promise<void> {
@@ -110,7 +114,7 @@ test("a device that a killed daemon has left goes on with another socket", async
   const next = begin();
   assert.ok(await next.has(UUID));
   assert.is(await next.provide(VOLUME), "/dev/nbd0");
-  assert.equal(nbd.said, ["serve db", "reconnect 0 11", "limit 0 1024"]);
+  assert.equal(nbd.said, ["serve db", "reconnect 0 11 1048576", "limit 0 1024"]);
 });
 
 test("a connection that the kernel gives up is followed by another, each time", async () => {
@@ -120,13 +124,37 @@ test("a connection that the kernel gives up is followed by another, each time", 
     nbd.said.length = 0;
     nbd.end("db", true);
     await settle();
-    assert.equal(nbd.said, ["serve db", `reconnect 0 ${socket}`]);
+    assert.equal(nbd.said, ["serve db", `reconnect 0 ${socket} 1048576`]);
   }
   nbd.failing = "reconnect";
   nbd.end("db", true);
   await settle();
-  assert.equal(failures, ["db: no: reconnect 0 13"]);
+  assert.equal(failures, ["db: no: reconnect 0 13 1048576"]);
   assert.is(devices.nameOf(UUID), undefined, "the next apply tries again");
+});
+
+test("a device grows with its volume, at once or after a kill", async () => {
+  const { nbd, devices, begin } = scene();
+  await devices.provide(VOLUME);
+  assert.ok(devices.canGrow(UUID));
+  const larger = { ...VOLUME, sizeBytes: 2 ** 21 };
+  nbd.said.length = 0;
+  await devices.provide(larger);
+  await devices.provide(larger);
+  assert.equal(nbd.said, ["resize 0 2097152"]);
+  nbd.end("db", true);
+  await settle();
+  assert.is(nbd.said.at(-1), "reconnect 0 11 2097152");
+  nbd.end("db", false);
+  const next = begin();
+  await next.provide({ ...VOLUME, sizeBytes: 2 ** 22 });
+  assert.ok(nbd.said.includes("reconnect 0 12 4194304"));
+  nbd.failing = "resize";
+  await next.provide(VOLUME).then(assert.unreachable, () => undefined);
+  nbd.failing = "";
+  nbd.said.length = 0;
+  await next.provide(VOLUME);
+  assert.equal(nbd.said, ["resize 0 1048576"], "what failed is tried again");
 });
 
 test("orphans of this pool go, devices of others stay", async () => {

@@ -28,6 +28,10 @@ class FakeTarget implements KernelTarget {
   async hostsMayBeConnected(): Promise<boolean> {
     return this.connected;
   }
+  growing = false;
+  canGrow(): boolean {
+    return this.growing;
+  }
   fences = 0;
   async fence(): Promise<{ controllers: number; ended: boolean }> {
     this.fences++;
@@ -76,6 +80,19 @@ test("a volume is shared, stays so, and is given back", async () => {
   shares.requireNotShared("db");
 });
 
+test("a shared volume grows where its block device can, and the kernel is told", async () => {
+  const { shares, target } = await scene();
+  shares.requireCanGrow("db");
+  await shares.attach(target);
+  await shares.share("db");
+  refuses(() => shares.requireCanGrow("db"), "EBUSY", /block device there keeps its size/);
+  target.growing = true;
+  shares.requireCanGrow("db");
+  target.failures.set(UUID, new PandoError("EIO", "the device keeps its size"));
+  await rejects(shares.volumeChanged("db"), "EIO", /keeps its size/);
+  assert.ok(shares.uuids().has(UUID), "it is served in its old size");
+});
+
 test("what a front end has open is not shared", async () => {
   const { store, shares, target } = await scene(true);
   await shares.attach(target);
@@ -98,7 +115,7 @@ test("what fails for one volume is not said of another", async () => {
   target.failures.set("another's", new PandoError("EIO", "no device of another"));
   await shares.share("db");
   assert.ok(shares.uuids().has(UUID));
-  await shares.hostAllowed("db");
+  await shares.volumeChanged("db");
   await rejects(shares.keysChanged(), "EIO", /of another/);
   await shares.unshare("db", { force: false });
   target.failures.set(UUID, new PandoError("EIO", "no device"));
@@ -120,11 +137,11 @@ test("hosts that may be connected keep it, unless it is forced", async () => {
 test("a new host reaches the kernel; a fence is the kernel's for what is shared only", async () => {
   const { shares, target } = await scene();
   await shares.attach(target);
-  await shares.hostAllowed("db");
+  await shares.volumeChanged("db");
   assert.is(target.applied.length, 1);
   assert.is(shares.fence(UUID), null);
   await shares.share("db");
-  await shares.hostAllowed("db");
+  await shares.volumeChanged("db");
   assert.equal(target.applied.at(-1), ["db"]);
   assert.equal(await shares.fence(UUID), { controllers: 0, ended: true });
 });
