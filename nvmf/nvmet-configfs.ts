@@ -3,6 +3,7 @@
 //
 // A step is idempotent: what is there already, or gone already, is well. Entries may come and go
 // while this reads; one that goes is as if it had never been there.
+import { constants } from "node:fs";
 import { mkdir, readdir, readFile, rmdir, symlink, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PandoError } from "../engine/base/errors.js";
@@ -38,8 +39,8 @@ const nodeCalls: FileCalls = {
   symlink,
   unlink,
   read: (path) => readFile(path, "utf8"),
-  // An attribute is there or not; nothing is ever created by writing.
-  write: (path, value) => writeFile(path, value, { flag: "r+" }),
+  // An attribute is there or not; nothing is ever created by writing. Some cannot be read.
+  write: (path, value) => writeFile(path, value, { flag: constants.O_WRONLY }),
 };
 
 export interface ConfigFs {
