@@ -76,16 +76,19 @@ export class VolumeExports {
 
   async list({ token, frontEnd, hostNqn }: Event<"list">): Promise<void> {
     const { addon, pool, closed, log } = this.#parts;
+    if (closed()) return addon.exportsAnswerList(pool(), token, [], false);
     const nbd = frontEnd === "nbd";
     let names: string[] = [];
     let tls = false;
     try {
-      const served = closed() ? [] : await this.#listed(nbd, hostNqn);
+      const served = await this.#listed(nbd, hostNqn);
       names = served.map(({ name, record }) => (nbd ? name : volumeNqn(record.uuid)));
-      tls = !nbd && !closed() && this.#parts.needsTls(hostNqn);
+      tls = !nbd && this.#parts.needsTls(hostNqn);
     } catch (error) {
-      log.error({ err: error, frontEnd, hostNqn }, "cannot list volumes");
+      if (!closed()) log.error({ err: error, frontEnd, hostNqn }, "cannot list volumes");
     }
+    // Closed meanwhile: whoever asked has gone with the pool.
+    if (closed()) return;
     addon.exportsAnswerList(pool(), token, names, tls);
   }
 

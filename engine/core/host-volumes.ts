@@ -13,12 +13,15 @@ const PAGE = 500;
 
 export class HostVolumes {
   readonly #store: StoreReader;
+  readonly #closed: () => boolean;
   /** By host: the UUIDs of its volumes. */
   readonly #uuids = new Map<string, Set<string>>();
   #walk: Promise<void> | null = null;
 
-  constructor(store: StoreReader) {
+  /** `closed`: the store is not to be read any more. */
+  constructor(store: StoreReader, closed: () => boolean) {
     this.#store = store;
+    this.#closed = closed;
   }
 
   /** The host is on the volume's list now. */
@@ -32,16 +35,17 @@ export class HostVolumes {
     if (uuids?.delete(uuid) && uuids.size === 0) this.#uuids.delete(hostNqn);
   }
 
-  /** By name. */
+  /** By name. Rejects if the pool is closed meanwhile. */
   async of(hostNqn: string): Promise<VolumeEntry[]> {
     this.#walk ??= this.#walkStore().catch((error: unknown) => {
       this.#walk = null;
       throw error;
     });
     await this.#walk;
+    this.#requireOpen();
     const found: VolumeEntry[] = [];
     for (const [index, uuid] of [...(this.#uuids.get(hostNqn) ?? [])].entries()) {
-      if (index % PAGE === PAGE - 1) await othersTurn();
+      if (index % PAGE === PAGE - 1) await this.#rest();
       const name = findNameByUuid(this.#store, uuid);
       const record = name === undefined ? undefined : findVolume(this.#store, name);
       if (name !== undefined && record?.allowedHosts.includes(hostNqn))
@@ -51,7 +55,7 @@ export class HostVolumes {
   }
 
   async #walkStore(): Promise<void> {
-    for (let after: string | null = null; ; await othersTurn()) {
+    for (let after: string | null = null; ; await this.#rest()) {
       const page = listVolumes(this.#store, { after, limit: PAGE });
       for (const { record } of page) {
         for (const hostNqn of record.allowedHosts) this.#add(hostNqn, record.uuid);
@@ -59,6 +63,15 @@ export class HostVolumes {
       after = page.at(-1)?.name ?? null;
       if (after === null) return;
     }
+  }
+
+  async #rest(): Promise<void> {
+    await othersTurn();
+    this.#requireOpen();
+  }
+
+  #requireOpen(): void {
+    if (this.#closed()) throw new Error("the pool has been closed");
   }
 
   #add(hostNqn: string, uuid: string): void {

@@ -241,7 +241,7 @@ export class Pool implements PoolService {
       log: parts.log,
     });
     this.#receives = new Receives(this.#branching);
-    this.#hostVolumes = new HostVolumes(this.#store);
+    this.#hostVolumes = new HostVolumes(this.#store, () => this.#closed);
     this.#exports = new VolumeExports({
       authenticates: (hostNqn) => this.#authentication.required(hostNqn),
       needsTls: (hostNqn) => this.#tlsKeys.required(hostNqn),

@@ -17,6 +17,7 @@ const HOST = "nqn.2014-08.org.example:a";
 
 /** Two volumes, "own" and "shared", both for HOST. */
 async function scene(needsTls = false) {
+  let closed = false;
   const store = new ModelStore();
   await store.transact((txn) => {
     for (const [index, name] of ["own", "shared"].entries()) {
@@ -45,12 +46,12 @@ async function scene(needsTls = false) {
       release: async () => undefined,
       byId: () => undefined,
     },
-    hostVolumes: new HostVolumes(store),
+    hostVolumes: new HostVolumes(store, () => closed),
     shared: () => new Set(UUIDS.slice(1)),
     authenticates: () => false,
     needsTls: () => needsTls,
     catalogue: new Mutex(),
-    closed: () => false,
+    closed: () => closed,
     log: makeLog("fatal"),
   });
   const open = async (frontEnd: FrontEnd, name: string, hostNqn = HOST, tls = false) => {
@@ -61,7 +62,10 @@ async function scene(needsTls = false) {
     await exports.list({ type: "list", token: 1, frontEnd, hostNqn: HOST });
     return lists.at(-1);
   };
-  return { open, list };
+  const close = () => {
+    closed = true;
+  };
+  return { open, list, lists, close };
 }
 
 test("a host that has to use TLS gets nothing without, and is told so", async () => {
@@ -85,6 +89,15 @@ test("what the kernel's target serves, it serves alone", async () => {
   assert.is(await open("ublk", "own", ""), OPEN_STATUS.busy, "it was unshared meanwhile");
   assert.equal(await list("nvme-tcp"), [own]);
   assert.equal(await list("nbd"), ["own"]);
+});
+
+test("a pool that is closed meanwhile has nobody to answer, and no store to read", async () => {
+  const { list, lists, close } = await scene();
+  const listing = list("nvme-tcp");
+  close();
+  await listing;
+  assert.equal(lists, []);
+  assert.equal(await list("nvme-tcp"), [], "who asks a closed pool is told nothing");
 });
 
 test("a stranger does not learn who serves a volume", async () => {

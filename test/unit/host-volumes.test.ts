@@ -40,17 +40,30 @@ async function scene() {
       }),
     );
   for (let index = 0; index < CROWD; index++) await create(index, index % 600 === 1 ? [HOST] : []);
-  const volumes = new HostVolumes(reader);
+  let closed = false;
+  const close = () => {
+    closed = true;
+  };
+  const volumes = new HostVolumes(reader, () => closed);
   const names = async (host: string) => (await volumes.of(host)).map(({ name }) => name);
   const failNext = () => {
     failing = true;
   };
-  return { store, walks, volumes, names, failNext };
+  return { store, walks, volumes, names, failNext, close };
 }
 
 function uuidOf(index: number): string {
   return `00000000-0000-4000-8000-${String(index).padStart(12, "0")}`;
 }
+
+test("does not read the store of a pool that has been closed", async () => {
+  const { walks, names, close } = await scene();
+  const asked = names(HOST);
+  close();
+  const said = await asked.then(String, String);
+  assert.match(said, /closed/);
+  assert.is(walks.length, 1);
+});
 
 test("walks through the store once, whoever asks how often", async () => {
   const { walks, names } = await scene();

@@ -41,7 +41,7 @@ async function scene(
   const allowed = () => catalogue.getVolume(store, "db").allowedHosts;
   const hosts = new Hosts({
     store,
-    volumes: new HostVolumes(store),
+    volumes: new HostVolumes(store, () => false),
     change: (work) => work(),
     settled: async () => said.push("settled"),
     news: {
