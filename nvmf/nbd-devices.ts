@@ -6,6 +6,7 @@
 // and gives them to the next socket that it gets. So a device is found again after a kill, and also
 // gets a new socket when the kernel gives up one that has only been slow.
 import { readdir, readFile, writeFile } from "node:fs/promises";
+import { Mutex } from "../engine/core/mutex.js";
 import type { SharedVolume } from "../engine/core/shares.js";
 import type { Addon } from "../native/native.js";
 import type { BlockDevices } from "./block-devices.js";
@@ -55,6 +56,8 @@ interface ServedDevice {
   name: string;
   /** That the kernel was told last. */
   sizeBytes: number;
+  /** What tells it a size, one after another: the last one counts. */
+  turn: Mutex;
 }
 
 export class NbdDevices implements BlockDevices {
@@ -84,8 +87,11 @@ export class NbdDevices implements BlockDevices {
     const owner = this.#owner(uuid);
     if (served !== undefined) {
       if (served.sizeBytes !== sizeBytes) {
-        await addon.nbdResize(served.device, { owner, sizeBytes });
-        served.sizeBytes = sizeBytes;
+        const resize = async () => {
+          await addon.nbdResize(served.device, { owner, sizeBytes });
+          served.sizeBytes = sizeBytes;
+        };
+        await served.turn.run(resize);
       }
       return devicePath(served.device);
     }
@@ -106,7 +112,7 @@ export class NbdDevices implements BlockDevices {
       throw error;
     }
     this.#forgetLeft(owner);
-    this.#served.set(uuid, { device, name, sizeBytes });
+    this.#served.set(uuid, { device, name, sizeBytes, turn: new Mutex() });
     this.#watch(uuid);
     return devicePath(device);
   }
@@ -147,8 +153,10 @@ export class NbdDevices implements BlockDevices {
       const lost = await addon.nbdEnded(pool, name);
       if (!lost || this.#served.get(uuid) !== served) return;
       const { socket } = await addon.nbdServe(pool, name);
-      const { sizeBytes } = served;
-      await addon.nbdReconnect(device, { socket, owner: this.#owner(uuid), sizeBytes });
+      await served.turn.run(() => {
+        const { sizeBytes } = served;
+        return addon.nbdReconnect(device, { socket, owner: this.#owner(uuid), sizeBytes });
+      });
       this.#watch(uuid);
     };
     again().catch((error: unknown) => {

@@ -31,7 +31,10 @@ class FakeNbd implements NbdCalls {
     this.devices.set(device, owner);
     return device;
   }
+  /** Of reconnecting: the kernel takes no socket until it has noticed the end of the last. */
+  slow: Promise<void> = Promise.resolve();
   async nbdReconnect(device: number, to: NbdReconnectOptions): Promise<void> {
+    await this.slow;
     this.#say(`reconnect ${device} ${to.socket} ${to.sizeBytes}`);
     assert.is(this.devices.get(device), to.owner);
   }
@@ -155,6 +158,23 @@ test("a device grows with its volume, at once or after a kill", async () => {
   nbd.said.length = 0;
   await next.provide(VOLUME);
   assert.equal(nbd.said, ["resize 0 1048576"], "what failed is tried again");
+});
+
+test("a device that grows while it waits for a socket keeps its new size", async () => {
+  const { nbd, devices } = scene();
+  await devices.provide(VOLUME);
+  let notice: () => void = () => undefined;
+  nbd.slow = new Promise((resolve) => {
+    notice = resolve;
+  });
+  nbd.end("db", true);
+  await settle();
+  const growing = devices.provide({ ...VOLUME, sizeBytes: 2 ** 21 });
+  await settle();
+  notice();
+  await growing;
+  await settle();
+  assert.equal(nbd.said.slice(-2), ["reconnect 0 11 1048576", "resize 0 2097152"]);
 });
 
 test("orphans of this pool go, devices of others stay", async () => {
