@@ -158,8 +158,8 @@ export class Initiator {
 
   async #controllers(nqn: string): Promise<Controller[]> {
     const ours = (hostNqn: string | null) => hostNqn === null || hostNqn === this.#identity.hostNqn;
-    const all = await listControllers(this.#roots);
-    return all.filter((controller) => controller.nqn === nqn && ours(controller.hostNqn));
+    const all = await listControllers(this.#roots, nqn);
+    return all.filter(({ hostNqn }) => ours(hostNqn));
   }
 
   async #write(path: string, deadline: Deadline): Promise<void> {

@@ -42,15 +42,16 @@ export interface BlockDevice {
 /** The block layer counts in these, whatever the device's own unit is. */
 const SYSFS_SECTOR_BYTES = 512;
 
-export async function listControllers(roots: KernelRoots): Promise<Controller[]> {
+/** Of one subsystem: of the others, which may be many, nothing but their names is read. */
+export async function listControllers(roots: KernelRoots, nqn: string): Promise<Controller[]> {
   const folder = join(roots.sysfs, "class/nvme");
   const found: Controller[] = [];
   for (const name of await list(folder)) {
     const attribute = (attributeName: string) => read(join(folder, name, attributeName));
-    const nqn = await attribute("subsysnqn");
+    if ((await attribute("subsysnqn")) !== nqn) continue;
     const state = await attribute("state");
     // It went while it was looked at.
-    if (nqn === null || state === null) continue;
+    if (state === null) continue;
     const address = (await attribute("address")) ?? "";
     found.push({ name, nqn, state, address, hostNqn: await attribute("hostnqn") });
   }
