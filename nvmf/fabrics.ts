@@ -24,6 +24,8 @@ export interface FabricsOptions {
   fastIoFailSeconds: number;
   /** The device goes away after this. */
   ctrlLossSeconds: number;
+  /** With the key that the kernel's keyring has for this host and subsystem. */
+  tls: boolean;
 }
 
 /** A comma in a value would smuggle another option in. */
@@ -65,7 +67,11 @@ export async function writeFabrics(
     throw new PandoError(
       "EIO",
       `the kernel could not connect to ${options.nqn} at ${place}: ${code}`,
-      { hint: "the kernel's log says why; is this host on the volume's list?" },
+      {
+        hint: options.tls
+          ? "is tlshd running, and is this host's key for the volume in the keyring .nvme?"
+          : "the kernel's log says why; is this host on the volume's list?",
+      },
       { cause },
     );
   } finally {
@@ -114,7 +120,6 @@ function formatOptions(options: FabricsOptions): string {
     fast_io_fail_tmo: options.fastIoFailSeconds,
     ctrl_loss_tmo: options.ctrlLossSeconds,
   };
-  return Object.entries(fields)
-    .map(([key, value]) => `${key}=${value}`)
-    .join(",");
+  const texts = Object.entries(fields).map(([key, value]) => `${key}=${value}`);
+  return [...texts, ...(options.tls ? ["tls"] : [])].join(",");
 }

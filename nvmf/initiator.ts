@@ -46,6 +46,8 @@ export interface Target {
   nqn: string;
   traddr: string;
   trsvcid: string;
+  /** TLS or nothing; without it, in the open. */
+  tls?: boolean;
 }
 
 const KEEP_ALIVE_SECONDS = 5;
@@ -104,6 +106,7 @@ export class Initiator {
       ...this.#identity,
       ...address,
       nqn: target.nqn,
+      tls: target.tls ?? false,
       keepAliveSeconds: KEEP_ALIVE_SECONDS,
     };
     checkOptions(options);
@@ -128,6 +131,8 @@ export class Initiator {
     const settled = await deadline.poll(async () => {
       const controllers = await this.#controllers(options.nqn);
       if (controllers.length === 0) return false;
+      const open = controllers.find(({ tls, state }) => !tls && !state.startsWith("deleting"));
+      if (options.tls && open !== undefined) throw inTheOpen(options.nqn);
       if (controllers.some(({ state }) => state === "live")) return true;
       if (controllers.every(({ state }) => state.startsWith("deleting"))) return null;
       // It was given up, or it is looking for a storage node that has moved: neither comes back.
@@ -213,6 +218,12 @@ function leadsTo(address: string, wanted: { traddr: string; trsvcid: string }): 
     address.split(",").map((field) => field.split("=", 2) as [string, string]),
   );
   return fields.get("traddr") === wanted.traddr && fields.get("trsvcid") === wanted.trsvcid;
+}
+
+function inTheOpen(nqn: string): PandoError {
+  return new PandoError("EBUSY", `${nqn} is connected without TLS`, {
+    hint: `pando disconnect ${nqn}, and connect again`,
+  });
 }
 
 function late(what: string): PandoError {

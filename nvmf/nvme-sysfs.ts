@@ -26,6 +26,8 @@ export interface Controller {
   state: string;
   /** traddr=…,trsvcid=… */
   address: string;
+  /** Of one that is not live, whether it may be. */
+  tls: boolean;
 }
 
 export interface BlockDevice {
@@ -53,7 +55,11 @@ export async function listControllers(roots: KernelRoots, nqn: string): Promise<
     // It went while it was looked at.
     if (state === null) continue;
     const address = (await attribute("address")) ?? "";
-    found.push({ name, nqn, state, address, hostNqn: await attribute("hostnqn") });
+    // Without TLS it is not there, and in the first kernels that know TLS there and empty, which it
+    // is with TLS too, until the handshake.
+    const key = await attribute("tls_key");
+    const tls = key !== null && (key !== "" || state !== "live");
+    found.push({ name, nqn, state, address, tls, hostNqn: await attribute("hostnqn") });
   }
   return found;
 }

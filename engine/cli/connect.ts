@@ -34,6 +34,11 @@ export function addConnect(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
             describe: "HOST:PORT of the storage node",
           })
           .option("host-nqn", HOST_NQN)
+          .option("tls", {
+            type: "boolean",
+            default: false,
+            describe: "Over TLS: tlshd runs here, and the host's key is in the kernel's keyring",
+          })
           .option("io-queues", number("Connections for I/O"))
           .option("reconnect-delay", number("Seconds between two tries to reconnect"))
           .option("fast-io-fail", number("Seconds without a connection after which I/O fails"))
@@ -49,7 +54,7 @@ export function addConnect(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
           ctrlLossSeconds: args.ctrlLoss ?? DEFAULT_CONNECTION.ctrlLossSeconds,
         };
         const initiator = await makeInitiator(args.hostNqn);
-        const target = { nqn: args.nqn, traddr: host, trsvcid: String(port) };
+        const target = { nqn: args.nqn, traddr: host, trsvcid: String(port), tls: args.tls };
         const device = await initiator.connect(target, settings);
         printResult(args, device, () => device.path);
       },

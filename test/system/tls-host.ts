@@ -15,6 +15,7 @@ import { skip } from "../support/skip.js";
 import { connect, disconnect, guestHost, type Target } from "./guest-nvme.js";
 import { type PandoNode, startNode, targetOf } from "./pando-node.js";
 import { timed } from "./timed.js";
+import { repositoryRoot } from "./vm/host.js";
 import { provideHostTools } from "./vm/host-tools.js";
 import { vmSkipReason } from "./vm/prerequisites.js";
 import { bootVm, hostAddress, type Vm } from "./vm/vm.js";
@@ -78,6 +79,20 @@ for (const identity of [0, 1]) {
     assert.not.ok(await connects(""), "without TLS");
   });
 }
+
+test("pando connect --tls", async () => {
+  await setKey(await makeKey(1));
+  const pando = (command: string, more: string) =>
+    vm.must(
+      `node ${join(repositoryRoot, "dist/engine/cli/main.js")} ${command} ${target.nqn} ${more} \
+        --host-nqn=${guestHost.hostNqn}`,
+    );
+  const device = await pando("connect", `--target ${target.traddr}:${target.trsvcid} --tls`);
+  const [connection] = (await node.pando("host", "list")) as Record<string, unknown>[];
+  assert.is(connection?.tls, true);
+  await move(device.trim());
+  await pando("disconnect", "");
+});
 
 test("discovery in the open says that the volume needs TLS, and over TLS it is found too", async () => {
   const discovery = { ...target, nqn: "nqn.2014-08.org.nvmexpress.discovery" };

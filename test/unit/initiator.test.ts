@@ -43,7 +43,8 @@ class FakeKernel {
     const controller = join(this.roots.sysfs, "class/nvme", name);
     mkdirSync(controller);
     const address = `traddr=${target.traddr},trsvcid=${target.trsvcid}`;
-    const attributes = { subsysnqn: target.nqn, state, address, hostnqn: HOST.hostNqn };
+    const secured = target.tls ? { tls_key: "1f2e3d4c" } : {};
+    const attributes = { subsysnqn: target.nqn, state, address, hostnqn: HOST.hostNqn, ...secured };
     for (const [attribute, value] of Object.entries(attributes)) {
       writeFileSync(join(controller, attribute), `${value}\n`);
     }
@@ -58,8 +59,8 @@ class FakeKernel {
     return name;
   }
 
-  setState(name: string, state: string): void {
-    writeFileSync(join(this.roots.sysfs, "class/nvme", name, "state"), state);
+  set(name: string, attribute: string, text: string): void {
+    writeFileSync(join(this.roots.sysfs, "class/nvme", name, attribute), text);
   }
 
   async stop(): Promise<void> {
@@ -77,7 +78,8 @@ class FakeKernel {
         this.connects.push(line);
         const fields = new Map(line.split(",").map((one) => one.split("=") as [string, string]));
         const field = (key: string) => fields.get(key) ?? "";
-        this.add({ nqn: field("nqn"), traddr: field("traddr"), trsvcid: field("trsvcid") });
+        const tls = fields.has("tls");
+        this.add({ nqn: field("nqn"), traddr: field("traddr"), trsvcid: field("trsvcid"), tls });
       }
       for (let index = 0; index < this.#next; index++) this.#removeIfAsked(`nvme${index}`);
       await sleep(5);
@@ -142,6 +144,36 @@ test("is idempotent, one call after another and at once", async ({ kernel, initi
   await initiator.disconnect(NQN);
 });
 
+test("TLS where it is asked for, and never in the open then", async (context) => {
+  const { kernel, initiator, target } = context;
+  await initiator.connect({ ...target, tls: true });
+  assert.match(kernel.connects[0] ?? "", /,ctrl_loss_tmo=600,tls$/);
+  await initiator.connect({ ...target, tls: true });
+  assert.is(kernel.connects.length, 1);
+  await initiator.disconnect(NQN);
+  await initiator.connect(target);
+  assert.not.match(kernel.connects[1] ?? "", /tls/);
+  const inTheOpen = () =>
+    rejects(initiator.connect({ ...target, tls: true }), "EBUSY", /connected without TLS/);
+  await inTheOpen();
+  // As Linux 6.7 shows it.
+  kernel.set("nvme1", "tls_key", "");
+  await inTheOpen();
+});
+
+test("a connection over TLS that has no key yet is waited for", async (context) => {
+  const { kernel, initiator, target } = context;
+  const secured = { ...target, tls: true };
+  const name = kernel.add(secured, "connecting");
+  kernel.set(name, "tls_key", "");
+  const connecting = initiator.connect(secured);
+  await sleep(50);
+  kernel.set(name, "tls_key", "1f2e3d4c");
+  kernel.set(name, "state", "live");
+  await connecting;
+  assert.equal(kernel.connects, []);
+});
+
 test("the device is the one with the UUID, whatever it is called", async (context) => {
   const { kernel, initiator, target } = context;
   const other = "00000000-0000-4000-8000-0000000000bb";
@@ -155,10 +187,10 @@ test("waits for a connection that is coming back", async ({ kernel, initiator, t
   const name = kernel.add(target, "connecting");
   const connecting = initiator.connect(target);
   await sleep(50);
-  kernel.setState(name, "live");
+  kernel.set(name, "state", "live");
   assert.is((await connecting).name, `${name}n1`);
   assert.is(kernel.connects.length, 0);
-  kernel.setState(name, "connecting");
+  kernel.set(name, "state", "connecting");
   await rejects(initiator.connect(target), "EIO", /could not reconnect to nqn\S+ in time/);
 });
 
