@@ -7,7 +7,7 @@ import { INDEX_BLOCK_BYTES, SECTOR_BYTES, SLOTS_PER_SPAN } from "../engine/base/
 import { PandoError } from "../engine/base/errors.js";
 
 /** Bumped whenever a function of the surface changes. */
-const ABI_VERSION = 13;
+const ABI_VERSION = 14;
 
 export interface Abi {
   version: number;
@@ -266,6 +266,15 @@ export interface TargetListenOptions {
 /** TLS at the target; see the `targetTls` setting. */
 export type TargetTls = "off" | "allowed" | "required";
 
+/** A key, or a ring of keys, of the kernel's. */
+export interface KernelKey {
+  serial: number;
+  type: string;
+  /** Whose it is. */
+  userId: number;
+  description: string;
+}
+
 /** The key of one handshake. */
 export interface TlsKeyAnswer {
   /** As the ClientHello has it. */
@@ -518,6 +527,22 @@ export interface Addon {
   mountDetach(path: string): void;
   /** This program from its beginning, as the same process. Returns only by an error. */
   executeAgain(words: string[], name: string, value: string): void;
+
+  // Keys and rings of keys of the kernel's, by their serial numbers; see
+  // native/binding/key_calls.cc. On the main thread only.
+  /** From here on what is in it can be read and changed. */
+  keyringReach(keyring: number): void;
+  /** Null if there is none, or none that may be looked at. */
+  keyDescribe(key: number): KernelKey | null;
+  keyringList(keyring: number): KernelKey[];
+  keyRead(key: number): Uint8Array;
+  /**
+   * Gives its serial number; it takes the place of one that is called the same there. Null makes a
+   * ring, which has no secret.
+   */
+  keyAdd(keyring: number, type: string, description: string, secret: Uint8Array | null): number;
+  /** True if it was there. */
+  keyUnlink(keyring: number, key: number): boolean;
 
   checkpointBegin(pool: number): Promise<CheckpointStart>;
   /** Up to `limit` more index blocks; none: that was all. */

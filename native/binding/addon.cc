@@ -9,6 +9,7 @@
 #include "fold_calls.h"
 #include "front_end_calls.h"
 #include "index_block.h"
+#include "key_calls.h"
 #include "load_calls.h"
 #include "nbd_device_calls.h"
 #include "pool_calls.h"
@@ -19,7 +20,7 @@ namespace pando {
 namespace {
 
 /// Equal to ABI_VERSION in native.ts; raised whenever a function of the surface changes.
-constexpr uint32_t kAbiVersion = 13;
+constexpr uint32_t kAbiVersion = 14;
 
 Napi::Value Abi(const Napi::CallbackInfo& info) {
   Napi::Object abi = Napi::Object::New(info.Env());
@@ -50,6 +51,7 @@ Napi::Object Register(Napi::Env env, Napi::Object exports) {
   register_nbd_device_calls(env, exports);
   register_ublk_calls(env, exports);
   register_process_calls(env, exports);
+  register_key_calls(env, exports);
   napi_add_env_cleanup_hook(
       env, [](void* raw) { stop_engines(static_cast<napi_env>(raw)); }, static_cast<napi_env>(env));
   return exports;
