@@ -94,6 +94,17 @@ export function tlsCandidates(
   });
 }
 
+/**
+ * For a place that has one key for an identity, as the kernel's key ring does. Where both ways of
+ * deriving have the same identity it is libnvme's before 2.0, which every host can use.
+ */
+export function tlsKeysByIdentity(
+  psk: TlsPsk,
+  names: { hostNqn: string; subsystemNqn: string },
+): Map<string, Uint8Array> {
+  return new Map(tlsCandidates(psk, names).map(({ identity, secret }) => [identity, secret]));
+}
+
 /** RFC 8446, section 7.1: HkdfLabel. */
 function label(bytes: number, text: string, context: string): Uint8Array {
   const [name, about] = [Buffer.from(`tls13 ${text}`), Buffer.from(context)];

@@ -39,6 +39,11 @@ export function addConnect(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
             default: false,
             describe: "Over TLS: tlshd runs here, and the host's key is in the kernel's keyring",
           })
+          .option("tls-key-file", {
+            type: "string",
+            requiresArg: true,
+            describe: "Over TLS, with this key, which is put there",
+          })
           .option("io-queues", number("Connections for I/O"))
           .option("reconnect-delay", number("Seconds between two tries to reconnect"))
           .option("fast-io-fail", number("Seconds without a connection after which I/O fails"))
@@ -53,8 +58,13 @@ export function addConnect(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
           fastIoFailSeconds: args.fastIoFail ?? DEFAULT_CONNECTION.fastIoFailSeconds,
           ctrlLossSeconds: args.ctrlLoss ?? DEFAULT_CONNECTION.ctrlLossSeconds,
         };
-        const initiator = await makeInitiator(args.hostNqn);
-        const target = { nqn: args.nqn, traddr: host, trsvcid: String(port), tls: args.tls };
+        const { identity, initiator } = await makeInitiator(args.hostNqn);
+        if (args.tlsKeyFile !== undefined) {
+          const { openHostTls } = await import("../../nvmf/host-tls.js");
+          await (await openHostTls(identity.hostNqn, args.tlsKeyFile)).prepare(args.nqn);
+        }
+        const tls = args.tls || args.tlsKeyFile !== undefined;
+        const target = { nqn: args.nqn, traddr: host, trsvcid: String(port), tls };
         const device = await initiator.connect(target, settings);
         printResult(args, device, () => device.path);
       },
@@ -68,7 +78,7 @@ export function addConnect(yargs: Argv<GlobalOptions>): Argv<GlobalOptions> {
           .option("host-nqn", HOST_NQN)
           .example("$0 disconnect nqn.2026-01.io.pando:volume:…", ""),
       async (args) => {
-        const initiator = await makeInitiator(args.hostNqn);
+        const { initiator } = await makeInitiator(args.hostNqn);
         await initiator.disconnect(args.nqn);
         printResult(args, { nqn: args.nqn }, () => `disconnected from ${args.nqn}`);
       },
@@ -81,5 +91,6 @@ async function makeInitiator(named: string | undefined) {
   }
   const { Initiator } = await import("../../nvmf/initiator.js");
   const { identityFiles, readHostIdentity } = await import("../../nvmf/host-identity.js");
-  return new Initiator(await readHostIdentity(identityFiles, named ?? null));
+  const identity = await readHostIdentity(identityFiles, named ?? null);
+  return { identity, initiator: new Initiator(identity) };
 }

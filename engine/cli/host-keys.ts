@@ -1,10 +1,8 @@
 // pando host set-keys, remove-keys, set-tls-key, remove-tls-key, keys: a host's secrets. They come
-// from files, never from the command line, where every user of the machine could read them; and
-// nothing here ever prints one.
-import { readFileSync, statSync } from "node:fs";
+// from files, and are checked before anything is sent; nothing here ever prints one.
 import type { Argv } from "yargs";
 import { parseDhchapKey } from "../base/dhchap-key.js";
-import { PandoError } from "../base/errors.js";
+import { readKeyFile } from "../base/key-file.js";
 import { checkHostNqn } from "../base/nqn.js";
 import { parseTlsPsk } from "../base/tls-psk.js";
 import { type GlobalOptions, withClient } from "./context.js";
@@ -18,9 +16,6 @@ const HOST = {
 const keyFile = (describe: string) =>
   ({ type: "string", requiresArg: true, demandOption: true, describe }) as const;
 const EXAMPLE_NQN = "nqn.2014-08.org.nvmexpress:uuid:…";
-/** Readable for the group, or for all. */
-const OTHERS_MAY_READ = 0o044;
-const MAX_KEY_FILE_BYTES = 1024;
 
 export function addHostKeys(host: Argv<GlobalOptions>): Argv<GlobalOptions> {
   return host
@@ -40,11 +35,11 @@ export function addHostKeys(host: Argv<GlobalOptions>): Argv<GlobalOptions> {
       async (args) => {
         const { hostnqn } = args;
         checkHostNqn(hostnqn);
-        const host = readKey(args.keyFile, "host key");
+        const host = readKeyFile(args.keyFile, "host key", parseDhchapKey);
         const controller =
           args.controllerKeyFile === undefined
             ? null
-            : readKey(args.controllerKeyFile, "controller key");
+            : readKeyFile(args.controllerKeyFile, "controller key", parseDhchapKey);
         await withClient(args, (client) => client.setHostKeys(hostnqn, { host, controller }));
         const value = { hostNqn: hostnqn, bidirectional: controller !== null };
         printResult(args, value, () => `${hostnqn} has to prove who it is, from now on`);
@@ -72,7 +67,7 @@ export function addHostKeys(host: Argv<GlobalOptions>): Argv<GlobalOptions> {
       async (args) => {
         const { hostnqn } = args;
         checkHostNqn(hostnqn);
-        const key = readKey(args.keyFile, "TLS key", parseTlsPsk);
+        const key = readKeyFile(args.keyFile, "TLS key", parseTlsPsk);
         await withClient(args, (client) => client.setHostTlsKey(hostnqn, key));
         const { transform } = parseTlsPsk(key, "TLS key");
         // Debian 13's proves with SHA-256 that it has it, which TLS does not allow.
@@ -110,30 +105,4 @@ export function addHostKeys(host: Argv<GlobalOptions>): Argv<GlobalOptions> {
         printResult(args, found, () => formatTable(["HOST", "PROVES", "TLS"], rows));
       },
     );
-}
-
-function readKey(
-  path: string,
-  field: string,
-  parse: (text: string, field: string) => unknown = parseDhchapKey,
-): string {
-  let text: string;
-  try {
-    const { mode, size } = statSync(path);
-    if ((mode & OTHERS_MAY_READ) !== 0) {
-      throw new PandoError("EPERM", `${path} is readable for others`, {
-        path,
-        field,
-        hint: `chmod 600 ${path}`,
-      });
-    }
-    text = size > MAX_KEY_FILE_BYTES ? "" : readFileSync(path, "utf8").trim();
-  } catch (cause) {
-    if (cause instanceof PandoError) throw cause;
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new PandoError("EINVAL", `cannot read the ${field}: ${why}`, { path, field }, { cause });
-  }
-  // The daemon checks it again; here it is found out before anything is sent.
-  parse(text, field);
-  return text;
 }
