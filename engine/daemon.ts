@@ -106,7 +106,8 @@ export const engine: Engine = {
     try {
       const frontEnds = await startFrontEnds(handle, config);
       closeAll = () => frontEnds.close().then(close);
-      await startNvmet({ pool, handle, address: config.nvmet, atomicUnit, log });
+      const { nvmet: address, nvmetTls: tls } = config;
+      await startNvmet({ pool, handle, address, tls, atomicUnit, log });
       return { pool, close: closeAll };
     } catch (error) {
       await closeAll();

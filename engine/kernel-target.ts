@@ -6,9 +6,11 @@ import { UblkOrNbd } from "../nvmf/block-devices.js";
 import { NvmetTarget } from "../nvmf/kernel-target.js";
 import { NbdDevices, nbdKernel } from "../nvmf/nbd-devices.js";
 import { configFs, NVMET_ROOT } from "../nvmf/nvmet-configfs.js";
+import { PskKeyring } from "../nvmf/psk-keyring.js";
 import { listUblkDevices, UblkDevices } from "../nvmf/ublk-devices.js";
 import { type Address, formatAddress } from "./base/address.js";
 import { systemSleep } from "./base/clock.js";
+import type { NvmetTlsMode } from "./base/config.js";
 import { SECTOR_BYTES } from "./base/constants.js";
 import type { Log } from "./base/log.js";
 import type { Pool } from "./core/pool.js";
@@ -18,6 +20,7 @@ export interface NvmetOptions {
   /** The addon's. */
   handle: number;
   address: Address | null;
+  tls: NvmetTlsMode;
   atomicUnit: number;
   log: Log;
 }
@@ -27,7 +30,7 @@ export interface NvmetOptions {
  * other volumes must not wait for it.
  */
 export async function startNvmet(options: NvmetOptions): Promise<void> {
-  const { pool, handle, address, atomicUnit, log } = options;
+  const { pool, handle, address, tls, atomicUnit, log } = options;
   if (address === null) {
     const names = pool.shares.list().map(({ name }) => name);
     if (names.length > 0) log.warn({ names }, "shared via nvmet, which has no address: not served");
@@ -59,6 +62,8 @@ export async function startNvmet(options: NvmetOptions): Promise<void> {
     devices: new UblkOrNbd(ublk, nbd),
     poolUuid: uuid,
     listen,
+    tls: tls === "required",
+    keyring: new PskKeyring(native),
     files: configFs(NVMET_ROOT),
     sleep: systemSleep,
     onFailure,

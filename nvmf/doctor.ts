@@ -1,7 +1,7 @@
 // What this machine can serve and use, what is missing for it, and the command that mends it. Looks
 // only: nothing is loaded, mounted or changed. The root of the file system is passed in, so that a
 // test has a machine of its own.
-import { access, readFile, readlink, stat } from "node:fs/promises";
+import { access, readdir, readFile, readlink, stat } from "node:fs/promises";
 import { join } from "node:path";
 
 export interface Finding {
@@ -39,6 +39,8 @@ export async function examine(machine: Machine): Promise<Finding[]> {
     examineBlockDevices(machine),
     examineMounts(machine),
     examineInitiator(machine),
+    examineTls(machine),
+    examineTlshd(machine),
   ]);
 }
 
@@ -177,6 +179,43 @@ async function examineInitiator({ root }: Machine): Promise<Finding> {
     ok,
     found,
     remedy: ok ? null : "modprobe nvme-tcp",
+  };
+}
+
+/** Of both ends; a module that is not loaded shows nothing. */
+async function examineTls({ root }: Machine): Promise<Finding> {
+  const symbols = (await text(root, "/proc/kallsyms")) ?? "";
+  const target = symbols.includes("nvmet_tcp_tls_handshake");
+  const host = symbols.includes("nvme_tcp_tls_done");
+  const found = [
+    target ? "shared volumes can have it" : "nvmet has none",
+    host ? "connections from this machine too" : "nvme-tcp has none",
+  ].join(", ");
+  const loaded =
+    (await exists(root, "/sys/module/nvmet_tcp")) && (await exists(root, "/sys/module/nvme_tcp"));
+  const ok = target && host;
+  return {
+    what: "TLS of Linux's target and hosts",
+    ok,
+    found: ok || !loaded ? found : `${found}: it takes Linux 6.7 or newer`,
+    remedy: ok || loaded ? null : "modprobe -a nvmet-tcp nvme-tcp",
+  };
+}
+
+/** It makes the handshakes of both ends. */
+async function examineTlshd({ root }: Machine): Promise<Finding> {
+  const processes = await readdir(join(root, "/proc")).catch(() => []);
+  const names = await Promise.all(
+    processes
+      .filter((name) => /^[0-9]+$/.test(name))
+      .map((process) => text(root, `/proc/${process}/comm`)),
+  );
+  const ok = names.includes("tlshd");
+  return {
+    what: "TLS of Linux's target and hosts: tlshd",
+    ok,
+    found: ok ? "running" : "not running, or not to be seen from this container",
+    remedy: ok ? null : "apt install ktls-utils && systemctl enable --now tlshd",
   };
 }
 

@@ -7,7 +7,8 @@
 import { readFile } from "node:fs/promises";
 import { formatDhchapKey } from "../engine/base/dhchap-key.js";
 import { PandoError } from "../engine/base/errors.js";
-import { volumeNqn } from "../engine/base/nqn.js";
+import { DISCOVERY_NQN, volumeNqn } from "../engine/base/nqn.js";
+import { tlsKeysByIdentity } from "../engine/base/tls-psk.js";
 import type { Fence } from "../engine/core/hosts.js";
 import { Mutex } from "../engine/core/mutex.js";
 import type { KernelTarget, SharedVolume } from "../engine/core/shares.js";
@@ -22,13 +23,18 @@ import {
   modelOf,
   NAMESPACE_ID,
 } from "./nvmet-state.js";
+import type { PskKeyring, TlsKeyring } from "./psk-keyring.js";
 
 export interface NvmetTargetParts {
   devices: BlockDevices;
   poolUuid: string;
   listen: ListenAddress;
+  /** Whether hosts have to use TLS; else they cannot. */
+  tls: boolean;
   /** nvmet's folder. */
   files: ConfigFs;
+  /** Where the kernel and tlshd look for TLS keys. */
+  keyring: Pick<PskKeyring, "keep">;
   sleep(ms: number): Promise<void>;
   /** Of a volume that is shared and cannot be served now. */
   onFailure(volume: string, error: unknown): void;
@@ -48,6 +54,10 @@ export class NvmetTarget implements KernelTarget {
   constructor(parts: NvmetTargetParts) {
     this.#parts = parts;
     this.#reconciler = new NvmetReconciler(parts.files);
+  }
+
+  get tls(): boolean {
+    return this.#parts.tls;
   }
 
   apply(volumes: readonly SharedVolume[]): Promise<ReadonlyMap<string, unknown>> {
@@ -83,7 +93,7 @@ export class NvmetTarget implements KernelTarget {
   }
 
   async #apply(volumes: readonly SharedVolume[]): Promise<ReadonlyMap<string, unknown>> {
-    const { devices, files, poolUuid, listen, onFailure } = this.#parts;
+    const { devices, files, poolUuid, listen, tls, onFailure } = this.#parts;
     const configured = (await files.list("")).length > 0;
     if (!configured && volumes.length > 0) {
       throw new PandoError("EINVAL", `nvmet is not available on this machine: no ${NVMET_ROOT}`, {
@@ -117,8 +127,10 @@ export class NvmetTarget implements KernelTarget {
     const model = modelOf(poolUuid);
     const wanted = new Set(volumes.map(({ uuid }) => uuid));
     await devices.stopOrphans(wanted);
+    // Before anybody is let in; and who is not any more cannot come back.
+    await this.#keepKeys(volumes);
     if (configured) {
-      await this.#reconciler.reconcile({ model, listen, volumes: served, untouched, secrets });
+      await this.#reconciler.reconcile({ model, listen, tls, volumes: served, untouched, secrets });
     }
     await devices.removeOthers(wanted);
     for (const volume of volumes) {
@@ -129,6 +141,15 @@ export class NvmetTarget implements KernelTarget {
       });
     }
     return failures;
+  }
+
+  /** A host's key for each of its volumes, and for asking which there are. */
+  async #keepKeys(volumes: readonly SharedVolume[]): Promise<void> {
+    const { keyring, poolUuid, tls } = this.#parts;
+    const name = `pando ${poolUuid}`;
+    // Without TLS there is nothing to open with what is left of them.
+    if (!tls) return void (await keyring.keep(name, new Map()).catch(() => undefined));
+    await keyring.keep(name, keysOf(volumes));
   }
 
   /** The target looks at a device's size when a namespace is enabled, and when it is told to. */
@@ -149,6 +170,20 @@ export class NvmetTarget implements KernelTarget {
     }
     return false;
   }
+}
+
+function keysOf(volumes: readonly SharedVolume[]): TlsKeyring {
+  const keys = new Map<string, Uint8Array>();
+  for (const { uuid, tlsKeys } of volumes) {
+    for (const [hostNqn, psk] of tlsKeys) {
+      for (const subsystemNqn of [volumeNqn(uuid), DISCOVERY_NQN]) {
+        for (const [identity, secret] of tlsKeysByIdentity(psk, { hostNqn, subsystemNqn })) {
+          keys.set(identity, secret);
+        }
+      }
+    }
+  }
+  return keys;
 }
 
 /**

@@ -131,15 +131,20 @@ async function readNamespace(files: ConfigFs, path: string): Promise<NamespaceSt
 
 async function readPort(files: ConfigFs, path: string): Promise<PortState> {
   const read = async (name: string) => (await files.read(`${path}/${name}`)) ?? "";
-  const [trtype, adrfam, traddr, trsvcid, anaState, subsystems] = await Promise.all([
+  const [trtype, adrfam, traddr, trsvcid, subsystems] = await Promise.all([
     read("addr_trtype"),
     read("addr_adrfam"),
     read("addr_traddr"),
     read("addr_trsvcid"),
-    files.read(`${path}/ana_groups/${ANA_GROUP}/ana_state`),
     files.list(`${path}/subsystems`),
   ]);
-  return { trtype, adrfam, traddr, trsvcid, anaState, subsystems: new Set(subsystems) };
+  const [security, requirement, anaState] = await Promise.all([
+    files.read(`${path}/addr_tsas`),
+    files.read(`${path}/addr_treq`),
+    files.read(`${path}/ana_groups/${ANA_GROUP}/ana_state`),
+  ]);
+  const address = { trtype, adrfam, traddr, trsvcid };
+  return { ...address, security, requirement, anaState, subsystems: new Set(subsystems) };
 }
 
 async function readAll<T>(
@@ -204,6 +209,12 @@ function stepError(step: Step, cause: unknown): PandoError {
   if (code === "EACCES" || code === "EPERM" || code === "EROFS") {
     const hint = "the daemon has to run as root for this";
     return new PandoError("EPERM", `nvmet refuses ${path}`, { path, hint }, { cause });
+  }
+  if (path.endsWith("/addr_tsas") && (code === "ENOENT" || code === "EINVAL")) {
+    return new PandoError("EINVAL", "nvmet of this kernel has no TLS", {
+      field: "nvmetTls",
+      hint: "it takes Linux 6.7 or newer with CONFIG_NVME_TARGET_TCP_TLS, or --nvmet-tls off",
+    });
   }
   if (enabling && (code === "ENOENT" || code === "ENXIO" || code === "ENODEV")) {
     return new PandoError("EIO", `nvmet does not find the device of ${path}`, { path }, { cause });

@@ -9,6 +9,10 @@
 // configfs cannot end one host's connections. The subsystem leaves its port for a moment, which
 // ends those of all; whoever is still on the list comes back.
 //
+// TLS is a port's, and demanded of all who come there. It changes while nothing is on the port: in
+// a round of its own our subsystems leave every port that is not as wanted, which ends what is
+// connected. Whatever fails after that, nobody is served in the open who must not be.
+//
 // A host's keys are those of all subsystems that have it. They are changed only where all of those
 // are ours, and are there before the host is let in. A kernel that has been given keys does not
 // forget them: without keys a host is made anew, in a round of its own.
@@ -30,6 +34,10 @@ import {
   serialOf,
 } from "./nvmet-state.js";
 
+/** As configfs has them. */
+const TLS = "tls1.3";
+const REQUIRED = "required";
+
 /** Paths are relative to nvmet's folder in configfs. Each may be taken again. */
 export type Step =
   | { verb: "mkdir" | "unlink"; path: string }
@@ -42,6 +50,8 @@ export function planNvmet(actual: NvmetState, desired: DesiredState): Step[] {
   const { model, listen, volumes } = desired;
   const forgetting = forgetKeys(actual, desired);
   if (forgetting.length > 0) return forgetting;
+  const leaving = leaveOtherPorts(actual, desired);
+  if (leaving.length > 0) return leaving;
   const wanted = new Set(volumes.map(({ nqn }) => nqn));
   const steps: Step[] = [];
   const kept = new Map<string, SubsystemState>();
@@ -68,7 +78,7 @@ export function planNvmet(actual: NvmetState, desired: DesiredState): Step[] {
       const subsystem = kept.get(volume.nqn);
       steps.push(...serveVolume(actual, { volume, subsystem, desired }));
     }
-    steps.push(...preparePort(actual.ports.get(port), port, listen));
+    steps.push(...preparePort(actual.ports.get(port), port, desired));
     for (const { nqn } of volumes) steps.push(...linkToPorts(actual, { nqn, port, steps, kept }));
   }
   return [...steps, ...removeUnusedHosts(actual, steps, desired)];
@@ -296,24 +306,62 @@ function serveNamespace(actual: NamespaceState | undefined, volume: DesiredVolum
   return steps;
 }
 
-function preparePort(actual: PortState | undefined, number: number, to: ListenAddress): Step[] {
+function preparePort(actual: PortState | undefined, number: number, desired: DesiredState): Step[] {
   const path = `ports/${number}`;
+  const { listen, tls } = desired;
   const steps: Step[] = [];
   if (actual === undefined) {
     steps.push(
       { verb: "mkdir", path },
       { verb: "write", path: `${path}/addr_trtype`, value: "tcp" },
-      { verb: "write", path: `${path}/addr_adrfam`, value: familyOf(to.address) },
-      { verb: "write", path: `${path}/addr_traddr`, value: to.address },
-      { verb: "write", path: `${path}/addr_trsvcid`, value: String(to.port) },
+      { verb: "write", path: `${path}/addr_adrfam`, value: familyOf(listen.address) },
+      { verb: "write", path: `${path}/addr_traddr`, value: listen.address },
+      { verb: "write", path: `${path}/addr_trsvcid`, value: String(listen.port) },
     );
+    return tls ? [...steps, ...securePort(path, tls)] : steps;
+  }
+  if (!isAsWanted(actual, tls)) {
+    if (!isOwnPort(number) || actual.subsystems.size > 0) throw sharedPortError(number, tls);
+    steps.push(...securePort(path, tls));
   }
   // On a port of somebody else's its group is his too.
-  if (isOwnPort(number) && actual !== undefined && actual.anaState !== "optimized") {
+  if (isOwnPort(number) && actual.anaState !== "optimized") {
     const value = "optimized";
     steps.push({ verb: "write", path: `${path}/ana_groups/${ANA_GROUP}/ana_state`, value });
   }
   return steps;
+}
+
+/** The kernel takes the first for TCP only, and forgets the second with the first. */
+function securePort(path: string, tls: boolean): Step[] {
+  if (!tls) return [{ verb: "write", path: `${path}/addr_tsas`, value: "none" }];
+  return [
+    { verb: "write", path: `${path}/addr_tsas`, value: TLS },
+    { verb: "write", path: `${path}/addr_treq`, value: REQUIRED },
+  ];
+}
+
+function isAsWanted({ security, requirement }: PortState, tls: boolean): boolean {
+  return tls ? security === TLS && requirement === REQUIRED : security !== TLS;
+}
+
+/** Ours, from ports that demand TLS or do not, against what is wanted. */
+function leaveOtherPorts(actual: NvmetState, { model, tls }: DesiredState): Step[] {
+  return [...actual.ports].flatMap(([number, port]) => {
+    // A port of somebody else's that demands more than is wanted does no harm.
+    if (isAsWanted(port, tls) || (!tls && !isOwnPort(number))) return [];
+    return [...port.subsystems]
+      .filter((nqn) => actual.subsystems.get(nqn)?.model === model)
+      .map((nqn): Step => ({ verb: "unlink", path: onPort(number, nqn) }));
+  });
+}
+
+function sharedPortError(number: number, tls: boolean): PandoError {
+  const does = tls ? "does not demand TLS" : "demands TLS";
+  return new PandoError("EBUSY", `nvmet's port ${number} ${does}, and others have it too`, {
+    field: "nvmetTls",
+    hint: "choose another address with --nvmet HOST:PORT: what others have is not changed",
+  });
 }
 
 /** Hosts that these steps unlink, and that nobody needs any more. */

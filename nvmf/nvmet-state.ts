@@ -45,6 +45,10 @@ export interface PortState {
   adrfam: string;
   traddr: string;
   trsvcid: string;
+  /** "tls1.3" or "none"; null where the kernel knows no TLS. */
+  security: string | null;
+  /** Whether hosts have to use it: "required", "not required", "not specified". */
+  requirement: string | null;
   /** Of group ANA_GROUP; null if there is no such group. */
   anaState: string | null;
   subsystems: Set<string>;
@@ -81,6 +85,8 @@ export interface DesiredVolume {
 export interface DesiredState {
   model: string;
   listen: ListenAddress;
+  /** Hosts have to use TLS there, or cannot. */
+  tls: boolean;
   volumes: readonly DesiredVolume[];
   /** NQNs of volumes that cannot be served now: what there is of them stays as it is. */
   untouched: ReadonlySet<string>;

@@ -71,6 +71,8 @@ export interface Settings {
    * HOST:PORT where the kernel's NVMe target listens for volumes that are shared by it, or "none".
    */
   nvmet?: string;
+  /** Whether hosts must use TLS there, or cannot: "off", "required". */
+  nvmetTls?: string;
   /** DH-HMAC-CHAP hashes that hosts may prove themselves with, what is liked best first. */
   authHashes?: string;
   /** And Diffie-Hellman groups; "null" is none. */
@@ -99,6 +101,9 @@ export interface Settings {
 
 export const TARGET_TLS_MODES = ["off", "allowed", "required"] as const;
 export type TargetTlsMode = (typeof TARGET_TLS_MODES)[number];
+/** The kernel's target cannot demand TLS of some hosts only. */
+export const NVMET_TLS_MODES = ["off", "required"] as const;
+export type NvmetTlsMode = (typeof NVMET_TLS_MODES)[number];
 
 export const DISCARD_MODES = ["auto", "on", "off"] as const;
 export type DiscardMode = (typeof DISCARD_MODES)[number];
@@ -144,6 +149,7 @@ export interface Config extends PoolConfig {
   readonly metrics: Address | null;
   readonly authentication: DhchapPolicy;
   readonly targetTls: TargetTlsMode;
+  readonly nvmetTls: NvmetTlsMode;
   readonly targetConnections: number;
   readonly targetHostConnections: number;
   readonly api: ApiConfig | null;
@@ -159,6 +165,7 @@ export const SETTING_NAMES = [
   "target",
   "advertise",
   "nvmet",
+  "nvmetTls",
   "authHashes",
   "authGroups",
   "targetTls",
@@ -266,7 +273,8 @@ export function makeConfig(settings: Settings, environment: Environment): Config
     socket,
     metrics,
     authentication: parsePolicy(settings),
-    targetTls: parseTargetTls(settings.targetTls ?? "allowed"),
+    targetTls: parseTls(TARGET_TLS_MODES, settings.targetTls ?? "allowed", "targetTls"),
+    nvmetTls: parseTls(NVMET_TLS_MODES, settings.nvmetTls ?? "off", "nvmetTls"),
     ...parseConnections(settings),
     api: makeApi(settings),
     logLevel: parseLogLevel(settings.logLevel ?? "info"),
@@ -428,12 +436,12 @@ function parseDiscard(text: string): DiscardMode {
   });
 }
 
-function parseTargetTls(text: string): TargetTlsMode {
-  const mode = TARGET_TLS_MODES.find((known) => known === text);
+function parseTls<T extends string>(modes: readonly T[], text: string, field: string): T {
+  const mode = modes.find((known) => known === text);
   if (mode !== undefined) return mode;
   throw new PandoError("EINVAL", `${quote(text)} does not say whether hosts use TLS`, {
-    field: "targetTls",
-    hint: `one of ${TARGET_TLS_MODES.join(", ")}`,
+    field,
+    hint: `one of ${modes.join(", ")}`,
   });
 }
 

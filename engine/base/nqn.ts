@@ -6,6 +6,8 @@ import { quote } from "./quote.js";
 
 const VOLUME_PREFIX = "nqn.2026-01.io.pando:volume:";
 const MAX_NQN_BYTES = 223;
+/** Every target's, where hosts ask what there is. */
+export const DISCOVERY_NQN = "nqn.2014-08.org.nvmexpress.discovery";
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const PATTERN = /^nqn\.[0-9]{4}-(0[1-9]|1[0-2])\.[^\s:]+(:\S+)?$/;
 

@@ -33,6 +33,7 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         .option("api-key", text("PEM file: its key"))
         .option("api-authority", text("PEM file: who signs the certificates of its clients"))
         .option("nvmet", text("HOST:PORT of the kernel's NVMe target, or none"))
+        .option("nvmet-tls", text("Whether hosts must use TLS there: off or required"))
         .option("index-cache", text("Memory for index blocks"))
         .option("space-levels", text("Percent used at which each alarm begins, as in 80,90,95"))
         .option("discard", text("Whether the device gets free blocks back: auto, on or off"))
@@ -49,6 +50,7 @@ export function addDaemon(yargs: Argv<GlobalOptions>, loadEngine: LoadEngine): A
         target: args.target,
         advertise: args.advertise,
         nvmet: args.nvmet,
+        nvmetTls: args.nvmetTls,
         authHashes: args.authHashes,
         targetTls: args.targetTls,
         targetConnections: args.targetConnections,

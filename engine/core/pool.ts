@@ -572,6 +572,7 @@ export class Pool implements PoolService {
     this.#assertOpen();
     await this.#hosts.removeTlsKey(hostNqn);
     await this.shares.keysChanged();
+    await this.shares.putOut(hostNqn);
   }
 
   async listHostKeys(): Promise<HostKeysInfo[]> {

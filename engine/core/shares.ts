@@ -5,6 +5,7 @@
 // share that fails is taken back. A shared volume belongs to that target alone: no front end of
 // ours, no delete. It grows only where the kernel's block device can.
 import { PandoError } from "../base/errors.js";
+import type { TlsPsk } from "../base/tls-psk.js";
 import { findNameByUuid, getShares, getVolume, putShares } from "../store/catalogue.js";
 import { getHostKeys, getTlsPsk, type HostKeys } from "../store/host-keys.js";
 import type { Store } from "../store/store.js";
@@ -18,10 +19,14 @@ export interface SharedVolume {
   allowedHosts: readonly string[];
   /** Of those that have to prove themselves. */
   keys: ReadonlyMap<string, HostKeys>;
+  /** Of all of them, where the kernel's target demands TLS. */
+  tlsKeys: ReadonlyMap<string, TlsPsk>;
 }
 
 /** The kernel's target, and the block devices that it serves. */
 export interface KernelTarget {
+  /** Whether it demands TLS of every host; else there is none. */
+  readonly tls: boolean;
   /**
    * Brings it to these volumes, and no others of this pool. A volume that cannot be served now does
    * not keep the others from it: why, by its UUID. Rejects if nothing can be said of any.
@@ -66,14 +71,18 @@ export class Shares {
       const name = findNameByUuid(store, uuid);
       if (name === undefined) return [];
       const { sizeBytes, allowedHosts: listed } = getVolume(store, name);
-      // The kernel's target has no TLS here: who has to use it does not get in.
-      const allowedHosts = listed.filter((host) => getTlsPsk(store, host) === null);
+      // There TLS is demanded of every host or of none: the others do not get in.
+      const tls = this.#target?.tls ?? false;
+      const allowedHosts = listed.filter((host) => (getTlsPsk(store, host) !== null) === tls);
       const keys = new Map<string, HostKeys>();
+      const tlsKeys = new Map<string, TlsPsk>();
       for (const host of allowedHosts) {
         const own = getHostKeys(store, host);
         if (own !== null) keys.set(host, own);
+        const psk = getTlsPsk(store, host);
+        if (psk !== null) tlsKeys.set(host, psk);
       }
-      return [{ name, uuid, sizeBytes, allowedHosts, keys }];
+      return [{ name, uuid, sizeBytes, allowedHosts, keys, tlsKeys }];
     });
   }
 
@@ -124,8 +133,9 @@ export class Shares {
 
   /** Ends what a host has at the kernel's target that is not let in there any more. */
   async putOut(hostNqn: string): Promise<void> {
-    for (const { name, uuid } of this.list()) {
-      if (!getVolume(this.#parts.store, name).allowedHosts.includes(hostNqn)) continue;
+    for (const { name, uuid, allowedHosts } of this.list()) {
+      const listed = getVolume(this.#parts.store, name).allowedHosts.includes(hostNqn);
+      if (!listed || allowedHosts.includes(hostNqn)) continue;
       const fence = await this.fence(uuid);
       if (fence === null || fence.ended) continue;
       throw new PandoError("EBUSY", `host ${hostNqn} may still be connected to volume ${name}`, {

@@ -14,6 +14,7 @@ function target(applied: string[][], { growing = false } = {}): KernelTarget {
       applied.push(volumes.map(({ name }) => name));
       return new Map();
     },
+    tls: false,
     hostsMayBeConnected: async () => false,
     canGrow: () => growing,
     fence: async () => ({ controllers: 0, ended: true }),

@@ -30,6 +30,8 @@ export class FakeNvmet implements FileCalls {
   readonly disconnected: string[] = [];
   /** Whether its hosts can have keys. */
   authenticates = true;
+  /** Whether its ports can demand TLS: as built, or as old as to know nothing of it. */
+  tls: "built" | "not built" | "old" = "built";
   /** Subsystems whose device's size was looked at again. */
   readonly looked: string[] = [];
   /** Whether it can. */
@@ -74,6 +76,8 @@ export class FakeNvmet implements FileCalls {
         addr_adrfam: "",
         addr_traddr: "",
         addr_trsvcid: "",
+        addr_treq: "not specified",
+        ...(this.tls === "old" ? {} : { addr_tsas: "" }),
       });
       for (const folder of ["subsystems", "ana_groups", "ana_groups/1"]) {
         this.#folder(`${name}/${folder}`, false);
@@ -123,6 +127,7 @@ export class FakeNvmet implements FileCalls {
     if (/^device_/.test(attribute) && this.#on(folder)) throw errno("EBUSY", path);
     if (/^addr_/.test(attribute) && (await this.readdir(`${ROOT}/${folder}/subsystems`)).length > 0)
       throw errno("EACCES", path);
+    if (/^addr_(trtype|tsas|treq)$/.test(attribute)) this.#secure(folder, attribute, value);
     if (/^attr_(model|serial)$/.test(attribute) && this.discovered.has(folder)) {
       throw errno("EINVAL", path);
     }
@@ -185,6 +190,22 @@ export class FakeNvmet implements FileCalls {
       .filter(([name]) => without?.test(name) !== true)
       .map(([name, { kind, value }]) => `${name} ${kind} ${value}`)
       .sort();
+  }
+
+  /** What the port's other attributes are after one of these is written. */
+  #secure(port: string, attribute: string, value: string): void {
+    const set = (name: string, to: string) => {
+      const entry = this.#entries.get(`${port}/${name}`);
+      if (entry !== undefined) entry.value = to;
+    };
+    const tls = this.#value(`${port}/addr_tsas`) === "tls1.3";
+    if (attribute === "addr_trtype") set("addr_tsas", "none");
+    if (attribute === "addr_treq" && tls && value === "not specified") throw errno("EINVAL", port);
+    if (attribute !== "addr_tsas") return;
+    const known = value === "none" || (value === "tls1.3" && this.tls === "built");
+    if (!known || this.#value(`${port}/addr_trtype`) !== "tcp") throw errno("EINVAL", port);
+    if (value === "none") set("addr_treq", "not specified");
+    else if (this.#value(`${port}/addr_treq`) === "not specified") set("addr_treq", "required");
   }
 
   /** The first subsystem of a port makes it listen. */

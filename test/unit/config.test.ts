@@ -39,6 +39,7 @@ test("without anything, the defaults", () => {
     spaceLevels: [80, 90, 95],
     discard: "auto",
     targetTls: "allowed",
+    nvmetTls: "off",
     targetConnections: 8192,
     targetHostConnections: 4096,
     logLevel: "info",
@@ -115,6 +116,8 @@ test("whether hosts use TLS: allowed, unless told otherwise", () => {
   assert.is(make({}).targetTls, "allowed");
   assert.is(make({ targetTls: "required" }).targetTls, "required");
   refuses(() => make({ targetTls: "yes" }), "EINVAL", /"yes" does not say whether hosts use TLS/);
+  assert.is(make({ nvmetTls: "required" }).nvmetTls, "required");
+  refuses(() => make({ nvmetTls: "allowed" }), "EINVAL", /does not say whether hosts use TLS/);
 });
 
 test("how many connections: as many as said, and half of them for one host", () => {

@@ -39,6 +39,8 @@ test("a machine that has everything", async () => {
   put("/sys/module/nvme_tcp/x");
   put("/dev/ublk-control");
   put("/dev/nvme-fabrics");
+  put("/proc/kallsyms", "0 t nvmet_tcp_tls_handshake_done\t[nvmet_tcp]\n0 t nvme_tcp_tls_done\n");
+  put("/proc/221/comm", "tlshd\n");
   for (const [what, [ok]] of await report()) assert.ok(ok, what);
 });
 
@@ -54,6 +56,21 @@ test("a bare machine: every gap with the command that mends it", async () => {
   assert.equal(found.get("connecting from this machine"), [false, "modprobe nvme-tcp"]);
   const mount = "mount -t configfs configfs /sys/kernel/config";
   assert.equal(found.get("share --via nvmet: configfs"), [false, mount]);
+});
+
+test("TLS: of a kernel that has it, that has not, that has not loaded it", async () => {
+  const kernel = "TLS of Linux's target and hosts";
+  assert.equal((await report()).get(kernel), [false, "modprobe -a nvmet-tcp nvme-tcp"]);
+  put("/sys/module/nvmet_tcp/x");
+  put("/sys/module/nvme_tcp/x");
+  assert.equal((await report()).get(kernel), [false, null]);
+  put("/proc/kallsyms", "0 t nvmet_tcp_tls_handshake_done\n");
+  assert.equal((await report()).get(kernel), [false, null]);
+  put("/proc/kallsyms", "0 t nvmet_tcp_tls_handshake_done\n0 t nvme_tcp_tls_done\n");
+  put("/proc/1/comm", "init\n");
+  assert.equal((await report()).get(kernel), [true, null]);
+  const start = "apt install ktls-utils && systemctl enable --now tlshd";
+  assert.equal((await report()).get(`${kernel}: tlshd`), [false, start]);
 });
 
 test("a ublk that is old, or does not answer: NBD takes its place", async () => {

@@ -15,16 +15,20 @@ const HOST = "nqn.2014-08.org.example:a";
 function volume(index: number): SharedVolume {
   const uuid = `00000000-0000-4000-8000-00000000000${index}`;
   const sizeBytes = 2 ** 20;
-  return { name: `db${index}`, uuid, sizeBytes, allowedHosts: [HOST], keys: new Map() };
+  const keys = { keys: new Map(), tlsKeys: new Map() };
+  return { name: `db${index}`, uuid, sizeBytes, allowedHosts: [HOST], ...keys };
 }
 
-function scene({ growing = false } = {}) {
+function scene({ growing = false, tls = false } = {}) {
   const kernel = new FakeNvmet();
   const failed: string[] = [];
   const broken = new Set<string>();
   /** What happened to devices, with the subsystems that there were then. */
   const said: string[] = [];
   const entries = (path: RegExp) => kernel.snapshot(/^$/).filter((line) => path.test(line));
+  /** What the ring was to have, and how many subsystems were on a port then. */
+  const rings: { name: string; identities: string[]; served: number }[] = [];
+  const served = () => entries(/^ports\/[0-9]+\/subsystems\/nqn/).length;
   const subsystems = () => entries(/^subsystems\/[^/]+ folder/).map((line) => nameIn(line));
   const target = new NvmetTarget({
     devices: {
@@ -44,11 +48,19 @@ function scene({ growing = false } = {}) {
     },
     poolUuid: POOL,
     listen: { address: "127.0.0.1", port: 4421 },
+    tls,
+    keyring: {
+      async keep(name, wanted) {
+        if (!tls) throw new Error("no keyctl here");
+        rings.push({ name, identities: [...wanted.keys()], served: served() });
+        return 0;
+      },
+    },
     files: configFs(kernel.root, kernel),
     sleep: async () => undefined,
     onFailure: (name) => void failed.push(name),
   });
-  return { kernel, target, broken, failed, said, entries, subsystems };
+  return { kernel, target, broken, failed, said, entries, subsystems, rings, served };
 }
 
 function nameIn(line: string): string {
@@ -99,6 +111,27 @@ test("a fence ends the connections of all, and lets those come back that may", a
   assert.ok((await target.fence(uuid, [volume(1)])).ended);
   assert.equal(kernel.disconnected, [volumeNqn(uuid)]);
   assert.is(entries(/^ports\/[0-9]+\/subsystems\/nqn/).length, 1);
+});
+
+test("TLS keys are there before their hosts are let in, for the volume and for discovery", async () => {
+  const { kernel, target, rings, served } = scene({ tls: true });
+  const psk = { transform: "sha256" as const, secret: new Uint8Array(32) };
+  const shared = { ...volume(1), tlsKeys: new Map([[HOST, psk]]) };
+  await target.apply([shared]);
+  await target.apply([]);
+  assert.equal(
+    rings.map(({ served }) => served),
+    [0, 1],
+  );
+  assert.is(rings[0]?.name, `pando ${POOL}`);
+  const named = (of: string) => rings[0]?.identities.filter((one) => one.includes(` ${of}`)).length;
+  // Identity 0, and 1 as either libnvme derives it.
+  assert.is(named(`${HOST} ${volumeNqn(volume(1).uuid)}`), 3);
+  assert.is(named(`${HOST} nqn.2014-08.org.nvmexpress.discovery`), 3);
+  assert.equal(rings[1]?.identities, []);
+  kernel.tls = "old";
+  await rejects(target.apply([shared]), "EINVAL", /has no TLS/);
+  assert.is(served(), 0);
 });
 
 test("a kernel without nvmet refuses, but has nothing to take away", async () => {

@@ -12,7 +12,14 @@ import { rejects } from "../support/refuses.js";
 const POOL = "11111111-2222-4333-8444-555555555555";
 const UUID = "3f8a1c52-9d0e-4b67-8a21-000000000001";
 const OWNER = `pando ${POOL} ${UUID}`;
-const VOLUME = { name: "db", uuid: UUID, sizeBytes: 2 ** 20, allowedHosts: [], keys: new Map() };
+const VOLUME = {
+  name: "db",
+  uuid: UUID,
+  sizeBytes: 2 ** 20,
+  allowedHosts: [],
+  keys: new Map(),
+  tlsKeys: new Map(),
+};
 
 /** The driver and the reactor's side, as far as they show. */
 class FakeNbd implements NbdCalls {

@@ -43,7 +43,7 @@ function volume(index: number, allowedHosts: string[] = []): DesiredVolume {
 function desired(...volumes: DesiredVolume[]): DesiredState {
   const listen = { address: "10.0.0.5", port: 4420 };
   const untouched = new Set<string>();
-  return { model: modelOf(POOL), listen, volumes, untouched, secrets: new Map() };
+  return { model: modelOf(POOL), listen, tls: false, volumes, untouched, secrets: new Map() };
 }
 
 function keys(host: string, letter: string, controllerKey: string | null = null) {
@@ -78,6 +78,8 @@ test("a volume is served whole, and a second look finds nothing to do", async ()
     adrfam: "ipv4",
     traddr: "10.0.0.5",
     trsvcid: "4420",
+    security: "none",
+    requirement: "not specified",
     anaState: "optimized",
     subsystems: new Set([volumeNqn(uuid(1))]),
   });
@@ -153,6 +155,69 @@ test("a kernel that cannot check keys lets nobody in who has some, and no key is
   assert.not.match(String(error), /secret/);
   const { subsystems } = await reconciler.read();
   assert.not.ok([...subsystems.values()].some(({ hosts }) => hosts.has(host)));
+});
+
+test("TLS of all or of none: who is connected otherwise is put out before it changes", async () => {
+  const { fake, reconciler } = kernel();
+  const plain = desired(volume(1, [HOSTS[0] as string]), volume(2));
+  const secured = { ...plain, tls: true };
+  await reconciler.reconcile(plain);
+  for (const wanted of [secured, plain, secured]) {
+    fake.disconnected.length = 0;
+    await reconciler.reconcile(wanted);
+    assert.equal(fake.disconnected.sort(), [volumeNqn(uuid(1)), volumeNqn(uuid(2))]);
+    await expectServed(reconciler, wanted);
+    assert.is(await reconciler.reconcile(wanted), 0);
+  }
+  // Somebody lets those in who come in the open.
+  const path = `${fake.root}/ports/${PORT}`;
+  for (const nqn of await fake.readdir(`${path}/subsystems`)) {
+    await fake.unlink(`${path}/subsystems/${nqn}`);
+  }
+  await fake.write(`${path}/addr_treq`, "not required");
+  await reconciler.reconcile(secured);
+  await expectServed(reconciler, secured);
+});
+
+for (const tls of ["not built", "old"] as const) {
+  test(`a kernel whose TLS is ${tls} serves nobody where it is wanted`, async () => {
+    const { fake, reconciler } = kernel();
+    fake.tls = tls;
+    await reconciler.reconcile(desired(volume(1)));
+    const secured = { ...desired(volume(1)), tls: true };
+    await rejects(reconciler.reconcile(secured), "EINVAL", /nvmet of this kernel has no TLS/);
+    await rejects(reconciler.reconcile(secured), "EINVAL", /nvmet of this kernel has no TLS/);
+    assert.is((await reconciler.read()).ports.get(PORT)?.subsystems.size, 0);
+    await reconciler.reconcile(desired(volume(1)));
+    await expectServed(reconciler, desired(volume(1)));
+  });
+}
+
+test("others' ports stay as they are, and what is ours leaves them where TLS is wanted", async () => {
+  const { fake, reconciler } = kernel();
+  await makePort(fake, 1, { traddr: "10.0.0.5", trsvcid: "4420" });
+  await reconciler.reconcile(desired(volume(1)));
+  const secured = { ...desired(volume(1)), tls: true };
+  await rejects(reconciler.reconcile(secured), "EBUSY", /port 1 does not demand TLS/);
+  const { ports } = await reconciler.read();
+  assert.equal([ports.get(1)?.security, ports.get(1)?.subsystems.size], ["none", 0]);
+  const elsewhere = { ...secured, listen: { address: "10.0.0.5", port: 4421 } };
+  await reconciler.reconcile(elsewhere);
+  // Somebody links it to a port without.
+  const nqn = volumeNqn(uuid(1));
+  await fake.symlink(`${fake.root}/subsystems/${nqn}`, `${fake.root}/ports/1/subsystems/${nqn}`);
+  await reconciler.reconcile(elsewhere);
+  await expectServed(reconciler, elsewhere);
+  // His own on ours.
+  const theirs = "nqn.2020-01.com.example:disk";
+  await fake.mkdir(`${fake.root}/subsystems/${theirs}`);
+  const on = `${fake.root}/ports/${PORT}/subsystems/${theirs}`;
+  await fake.symlink(`${fake.root}/subsystems/${theirs}`, on);
+  const plain = { ...elsewhere, tls: false };
+  await rejects(reconciler.reconcile(plain), "EBUSY", /demands TLS, and others have it too/);
+  await fake.unlink(on);
+  await reconciler.reconcile(plain);
+  await expectServed(reconciler, plain);
 });
 
 test("a device of another number is a namespace that goes and comes", async () => {
@@ -234,6 +299,7 @@ test("two pools on one machine do not take each other's volumes", async () => {
   const otherWants = {
     model: modelOf(OTHER_POOL),
     listen: { address: "10.0.0.5", port: 4444 },
+    tls: false,
     volumes: [volume(5)],
     untouched: new Set<string>(),
     secrets: new Map(),
@@ -364,7 +430,8 @@ function randomDesired(random: Random): DesiredState {
       random.oneIn(3) ? [...keys(host, random.pick(["a", "b"]))] : [],
     ),
   );
-  return { ...desired(...volumes), listen: { address: "10.0.0.5", port }, secrets };
+  const listen = { address: "10.0.0.5", port };
+  return { ...desired(...volumes), listen, secrets, tls: random.oneIn(3) };
 }
 
 async function meddle(fake: FakeNvmet, random: Random): Promise<void> {
@@ -377,6 +444,8 @@ async function meddle(fake: FakeNvmet, random: Random): Promise<void> {
     () => fake.mkdir(path),
     () => fake.mkdir(`${fake.root}/ports/${PORT + 1}`),
     () => fake.write(`${path}/attr_allow_any_host`, "1"),
+    () => fake.write(`${fake.root}/ports/${PORT}/addr_treq`, "not required"),
+    () => fake.write(`${fake.root}/ports/${PORT}/addr_tsas`, random.pick(["tls1.3", "none"])),
   ];
   await random
     .pick(tries)()
@@ -400,6 +469,10 @@ async function expectServed(reconciler: NvmetReconciler, wanted: DesiredState): 
       on.map(({ trsvcid }) => trsvcid),
       [String(wanted.listen.port)],
     );
+    const tls = on.map(({ security, requirement }) =>
+      security === "tls1.3" ? requirement : "none",
+    );
+    assert.equal(tls, [wanted.tls ? "required" : "none"]);
   }
 }
 

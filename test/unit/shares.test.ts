@@ -5,7 +5,12 @@ import * as assert from "uvu/assert";
 import { PandoError } from "../../engine/base/errors.js";
 import { type KernelTarget, type SharedVolume, Shares } from "../../engine/core/shares.js";
 import * as catalogue from "../../engine/store/catalogue.js";
-import { putHostKeys, putTlsPsk, removeHostKeys } from "../../engine/store/host-keys.js";
+import {
+  putHostKeys,
+  putTlsPsk,
+  removeHostKeys,
+  removeTlsPsk,
+} from "../../engine/store/host-keys.js";
 import { hasConnection } from "../../nvmf/kernel-target.js";
 import { type UblkCalls, UblkDevices } from "../../nvmf/ublk-devices.js";
 import { ModelStore } from "../sim/model-store.js";
@@ -16,6 +21,7 @@ const UUID = "3f8a1c52-9d0e-4b67-8a21-000000000001";
 const HOST = "nqn.2014-08.org.example:a";
 
 class FakeTarget implements KernelTarget {
+  tls = false;
   applied: string[][] = [];
   connected = false;
   failure: Error | null = null;
@@ -160,6 +166,24 @@ test("a host that has to use TLS does not get in by the kernel, which has none",
   assert.is(target.fences, 1);
 });
 
+test("where the kernel's target demands TLS, hosts with a key get in, and no others", async () => {
+  const { store, shares, target } = await scene();
+  target.tls = true;
+  await shares.attach(target);
+  await shares.share("db");
+  assert.equal(shares.list()[0]?.allowedHosts, []);
+  const psk = { transform: null, secret: new Uint8Array(32) };
+  await store.transact((txn) => putTlsPsk(txn, HOST, psk));
+  await store.transact((txn) => putTlsPsk(txn, `${HOST}2`, psk));
+  assert.equal(shares.list()[0]?.allowedHosts, [HOST]);
+  assert.equal([...(shares.list()[0]?.tlsKeys.keys() ?? [])], [HOST]);
+  await shares.putOut(HOST);
+  assert.is(target.fences, 0, "it has just been let in");
+  await store.transact((txn) => removeTlsPsk(txn, HOST));
+  await shares.putOut(HOST);
+  assert.is(target.fences, 1);
+});
+
 test("the kernel is given the keys of the volume's hosts, and told when they change", async () => {
   const { store, shares, target } = await scene();
   await shares.attach(target);
@@ -243,6 +267,7 @@ const VOLUME = {
   sizeBytes: 2 ** 20,
   allowedHosts: [],
   keys: new Map(),
+  tlsKeys: new Map(),
 };
 const OWNER = "1111113f8a1c529d";
 
