@@ -47,6 +47,8 @@ export interface CsiConfig {
   readonly tls: TlsFiles | null;
   /** Null: what the machine says. */
   readonly hostNqn: string | null;
+  /** This compute node's TLS key, for connections to volumes; null: they are in the open. */
+  readonly tlsKeyFile: string | null;
   /** Whether volumes are put near their pods. */
   readonly topology: TopologyMode;
   /** Of this compute node; null: nobody says. */
@@ -62,6 +64,7 @@ export const FLAG_NAMES = [
   "endpoint",
   "driverName",
   "hostNqn",
+  "tlsKeyFile",
   "maxVolumesPerNode",
   "topology",
   "zone",
@@ -105,6 +108,7 @@ export function loadCsiConfig(path: string | undefined, flags: Flags): CsiConfig
   }
   const driverName = text(values, "driverName") ?? DEFAULT_DRIVER_NAME;
   if (!DRIVER_NAME.test(driverName)) throw wrong("driverName", `cannot be ${quote(driverName)}`);
+  const keyFile = text(values, "tlsKeyFile");
   const hostNqn = text(values, "hostNqn") ?? null;
   if (hostNqn !== null) checkHostNqn(hostNqn);
   return Object.freeze({
@@ -115,6 +119,7 @@ export function loadCsiConfig(path: string | undefined, flags: Flags): CsiConfig
     kubernetes,
     tls,
     hostNqn,
+    tlsKeyFile: keyFile === undefined ? null : resolve(folder, keyFile),
     topology: oneOf(TOPOLOGIES, text(values, "topology") ?? "none", "topology"),
     zone: readZone(text(values, "zone"), "zone"),
     maxVolumesPerNode: readLimit(text(values, "maxVolumesPerNode")),

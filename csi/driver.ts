@@ -5,6 +5,7 @@ import { type Log, makeLog } from "../engine/base/log.js";
 import { packagePath } from "../engine/base/package-path.js";
 import { PandoClient } from "../engine/serve/client.js";
 import { identityFiles, readHostIdentity } from "../nvmf/host-identity.js";
+import { openHostTls } from "../nvmf/host-tls.js";
 import { Initiator } from "../nvmf/initiator.js";
 import { runCommand } from "./command.js";
 import type { CsiConfig, StorageNodeConfig } from "./config.js";
@@ -85,7 +86,8 @@ async function discover(
   });
 }
 
-async function makeNode({ hostNqn, maxVolumesPerNode, zone }: CsiConfig): Promise<Service> {
+async function makeNode(config: CsiConfig): Promise<Service> {
+  const { hostNqn, tlsKeyFile, maxVolumesPerNode, zone } = config;
   const identity = await readHostIdentity(identityFiles, hostNqn);
   if (identity.hostNqn.length > MAX_NODE_ID_LENGTH) {
     const message = `the host NQN is longer than ${MAX_NODE_ID_LENGTH} characters`;
@@ -96,6 +98,7 @@ async function makeNode({ hostNqn, maxVolumesPerNode, zone }: CsiConfig): Promis
     maxVolumesPerNode,
     zone,
     initiator: new Initiator(identity),
+    tls: tlsKeyFile === null ? null : await openHostTls(identity.hostNqn, tlsKeyFile),
     mounts: new MountTable(runCommand),
     fileSystems: new FileSystems(runCommand),
   });

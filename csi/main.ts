@@ -36,6 +36,7 @@ async function readArguments(): Promise<Flags & { config?: string }> {
     .option("endpoint", text("The Unix socket to serve on"))
     .option("driver-name", text("The name in CSIDriver and StorageClass"))
     .option("host-nqn", text("Who this compute node is, if not what /etc/nvme/hostnqn says"))
+    .option("tls-key-file", text("This compute node's TLS key: connect over TLS or not at all"))
     .option("max-volumes-per-node", text("How many volumes a compute node may have, or none"))
     .option("topology", text("none (the default), or zone: new volumes go near their pods"))
     .option("zone", text("Where this compute node is, if new volumes go near their pods"))
@@ -51,10 +52,10 @@ async function readArguments(): Promise<Flags & { config?: string }> {
       throw error ?? new Error(message);
     })
     .parseAsync();
-  const { config, mode, endpoint, driverName, hostNqn, maxVolumesPerNode } = args;
+  const { config, mode, endpoint, driverName, hostNqn, tlsKeyFile, maxVolumesPerNode } = args;
   const { topology, zone, logLevel } = args;
   if (args.help === true) process.exit(0);
-  const node = { hostNqn, maxVolumesPerNode, topology, zone };
+  const node = { hostNqn, tlsKeyFile, maxVolumesPerNode, topology, zone };
   const flags = { config, mode, endpoint, driverName, ...node, logLevel };
   return Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined));
 }

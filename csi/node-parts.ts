@@ -7,6 +7,7 @@ import { CsiError, invalid, notFound } from "./errors.js";
 import type { FileSystems } from "./filesystem.js";
 import { parseVolumeId } from "./ids.js";
 import type { Mount, MountTable } from "./mount-table.js";
+import type { NodeTls } from "./node-tls.js";
 
 export type NodeInitiator = Pick<
   Initiator,
@@ -15,6 +16,8 @@ export type NodeInitiator = Pick<
 
 export interface NodeParts {
   initiator: NodeInitiator;
+  /** Null: volumes are connected in the open. */
+  tls: NodeTls | null;
   mounts: MountTable;
   fileSystems: FileSystems;
 }

@@ -8,8 +8,9 @@ import { readCapability } from "./capability.js";
 import { CsiError, invalid } from "./errors.js";
 import { parseVolumeId } from "./ids.js";
 import type { PublishRequest, Strings } from "./messages.js";
+import { TLS_REQUIRED } from "./node-tls.js";
 import type { Service } from "./server.js";
-import type { StorageNodes } from "./storage-nodes.js";
+import type { Daemon, StorageNodes } from "./storage-nodes.js";
 import { needVolume } from "./volumes.js";
 
 export interface PublishOptions {
@@ -43,7 +44,7 @@ async function publish(options: PublishOptions, request: PublishRequest): Promis
   if (holder !== undefined) {
     throw new CsiError(status.FAILED_PRECONDITION, `volume ${volumeId} is published to ${holder}`);
   }
-  const context = publishContext(item);
+  const context = { ...publishContext(item), ...(await demandsTls(node.daemon, nodeId)) };
   if (item.allowedHosts.includes(nodeId)) return { publishContext: context };
   await requireRoom(options, nodeId);
   await node.daemon.allowHost(item.name, nodeId);
@@ -70,6 +71,12 @@ function publishContext({ name, nqn, addresses }: VolumeView): Strings {
   if (address !== undefined) return { nqn, ...address };
   const why = `volume ${name} is not served: its storage node has no NVMe/TCP target`;
   throw new CsiError(status.FAILED_PRECONDITION, why);
+}
+
+/** From a host with a TLS key; for its node plugin, which has to have the same. */
+async function demandsTls(daemon: Daemon, nodeId: string): Promise<Strings> {
+  const keys = await daemon.listHostKeys();
+  return keys.some(({ hostNqn, tls }) => hostNqn === nodeId && tls) ? TLS_REQUIRED : {};
 }
 
 /** Counts on every storage node, so it is asked for only where there is a limit. */

@@ -15,6 +15,7 @@ import type { StageRequest, UnstageRequest } from "./messages.js";
 import type { Mount } from "./mount-table.js";
 import { isOn, mountsOf, type NodeParts, nqnOf, requirePath } from "./node-parts.js";
 import { giveToGroup } from "./node-paths.js";
+import { prepareTls } from "./node-tls.js";
 import { readConnection } from "./parameters.js";
 
 export async function stage(parts: NodeParts, request: StageRequest): Promise<object> {
@@ -28,7 +29,8 @@ export async function stage(parts: NodeParts, request: StageRequest): Promise<ob
   if (publishContext.nqn !== nqn) throw invalid("publish_context[nqn]", `is not ${nqn}`);
   if (traddr === undefined) throw invalid("publish_context[traddr]", "is missing");
   if (trsvcid === undefined) throw invalid("publish_context[trsvcid]", "is missing");
-  const device = await parts.initiator.connect({ nqn, traddr, trsvcid }, settings);
+  const tls = await prepareTls(parts.tls, { nqn, publishContext });
+  const device = await parts.initiator.connect({ nqn, traddr, trsvcid, tls }, settings);
   if (usage === null) return {};
   const fileSystem = await mountStaged(parts, { device, path: stagingTargetPath, usage });
   // A clone may be larger than its origin, and nobody else will say so.
@@ -50,6 +52,7 @@ export async function unstage(parts: NodeParts, request: UnstageRequest): Promis
     throw new CsiError(status.FAILED_PRECONDITION, message);
   }
   await parts.initiator.disconnect(nqn);
+  await parts.tls?.forget(nqn);
   return {};
 }
 

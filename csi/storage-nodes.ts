@@ -28,6 +28,7 @@ export type Daemon = Pick<
   | "diff"
   | "allowHost"
   | "denyHost"
+  | "listHostKeys"
   | "close"
 >;
 

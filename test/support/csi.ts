@@ -160,6 +160,7 @@ function asDaemon(pool: FakePool): Daemon {
     deleteSnapshot: (volume, snapshot) => pool.deleteSnapshot(volume, snapshot),
     allowHost: async (volume, host) => view(await pool.allowHost(volume, host)),
     denyHost: async (volume, host) => view(await pool.denyHost(volume, host)),
+    listHostKeys: () => pool.listHostKeys(),
     diff: (request) => pool.diff(request),
     close: () => undefined,
   };

@@ -205,6 +205,11 @@ test("publishing lets one node in, and unpublishing fences it", async () => {
   assert.equal([traddr, trsvcid], ["10.0.0.1", "4420"]);
   assert.is(nqn?.endsWith(volumeId.split("/")[2] ?? "-"), true);
   assert.equal(await publish(NODE_1), { publishContext });
+  await world.nodes[0]?.pool.setHostTlsKey(NODE_2);
+  assert.equal(await publish(NODE_1), { publishContext });
+  await world.nodes[0]?.pool.setHostTlsKey(NODE_1);
+  const demanded = { ...(publishContext as unknown as object), tls: "required" };
+  assert.equal(await publish(NODE_1), { publishContext: demanded });
   await refusesWith(publish(NODE_2), status.FAILED_PRECONDITION, /is published to nqn\S+:node-1/);
   await refusesWith(publish("node-1"), status.NOT_FOUND, /^node_id: node-1 is no node/);
   await refusesWith(publish(""), status.INVALID_ARGUMENT, /^node_id/);

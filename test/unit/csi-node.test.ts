@@ -29,6 +29,9 @@ class FakeNode {
   contents: string | null = null;
   connected = false;
   failing: string | null = null;
+  /** The subsystems for which the kernel has its TLS key, and how it connected. */
+  readonly keys = new Set<string>();
+  readonly connections: string[] = [];
   /** The driver dies at this side effect, before it or after it. */
   fault: { dieAtChange: number; before: boolean } | null = null;
   changes = 0;
@@ -36,7 +39,8 @@ class FakeNode {
   #mounts: { path: string; options: string; type: string }[] = [];
   readonly #service;
 
-  constructor() {
+  /** `tls`: whether its plugin has a key. */
+  constructor({ tls = false } = {}) {
     writeFileSync(this.devicePath, Buffer.alloc(4096));
     this.#save();
     const run: RunCommand = (program, args, options) => {
@@ -56,9 +60,12 @@ class FakeNode {
       zone: "eu-1",
       mounts: new MountTable(run, this.#table),
       fileSystems: new FileSystems(run),
+      tls: tls ? this.#tls() : null,
       initiator: {
-        connect: () =>
+        connect: ({ tls }) =>
           this.#change(async () => {
+            assert.is(tls, this.keys.has(NQN));
+            this.connections.push(tls ? "over TLS" : "in the open");
             this.connected = true;
             return device();
           }),
@@ -99,9 +106,16 @@ class FakeNode {
 
   /** What is mounted where, and from what. */
   get state(): unknown {
-    const { connected, contents } = this;
+    const { connected, contents, keys } = this;
     const paths = ["staging", "target"].map((name) => [name, existsSync(this.path(name))]);
-    return { connected, contents, mounts: this.#mounts, paths };
+    return { connected, contents, keys: [...keys], mounts: this.#mounts, paths };
+  }
+
+  #tls() {
+    return {
+      prepare: (nqn: string) => this.#change(async () => void this.keys.add(nqn)),
+      forget: (nqn: string) => this.#change(async () => void this.keys.delete(nqn)),
+    };
   }
 
   async #change<T>(work: () => Promise<T>): Promise<T> {
@@ -240,6 +254,29 @@ test("a staged volume is published where a pod wants it, and taken away", async 
   await node.call("NodeUnpublishVolume", {});
 });
 
+test("with a key every volume is connected over TLS; without, none that demands it", async () => {
+  const secured = new FakeNode({ tls: true });
+  const open = new FakeNode();
+  const demanded = { publishContext: { ...PUBLISHED, tls: "required" } };
+  try {
+    for (const node of [secured, open]) mkdirSync(node.path("staging"));
+    await secured.call("NodeStageVolume", demanded);
+    await secured.call("NodeUnstageVolume", {});
+    assert.is(secured.keys.size, 0, "as long as it is connected");
+    // Published before the node had a key.
+    await secured.call("NodeStageVolume", {});
+    assert.equal(secured.connections, ["over TLS", "over TLS"]);
+    assert.equal([...secured.keys], [NQN]);
+    const refused = open.call("NodeStageVolume", demanded);
+    await refusesWith(refused, status.FAILED_PRECONDITION, /demands TLS .* has no tlsKeyFile/);
+    assert.equal(open.connections, []);
+    await open.call("NodeStageVolume", {});
+    assert.equal(open.connections, ["in the open"]);
+  } finally {
+    for (const node of [secured, open]) node.folder.remove();
+  }
+});
+
 test("what is still published is not disconnected", async ({ node }) => {
   await node.call("NodeStageVolume", {});
   await node.call("NodePublishVolume", {});
@@ -308,7 +345,7 @@ test("a crash before or after any side effect, then the same call again", async 
   ];
   for (const [what, before, method, request] of calls) {
     const settled = async (fault: FakeNode["fault"]) => {
-      const node = new FakeNode();
+      const node = new FakeNode({ tls: true });
       mkdirSync(node.path("staging"));
       try {
         for (const earlier of before) await node.call(earlier, {});
