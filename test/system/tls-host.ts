@@ -13,6 +13,7 @@ import * as assert from "uvu/assert";
 import { temporaryFolder } from "../support/pando.js";
 import { skip } from "../support/skip.js";
 import { connect, disconnect, guestHost, type Target } from "./guest-nvme.js";
+import { IN_TOOLS, startTlshd } from "./guest-tls.js";
 import { type PandoNode, startNode, targetOf } from "./pando-node.js";
 import { timed } from "./timed.js";
 import { repositoryRoot } from "./vm/host.js";
@@ -28,9 +29,6 @@ let node: PandoNode;
 let vm: Vm;
 let target: Target;
 
-/** The tools see the guest's devices, and each other. */
-const IN_TOOLS = "chroot /run/tools";
-
 test.before(async () => {
   const tools = await timed("the host's tools are there", () => provideHostTools());
   [node, vm] = await timed("daemon serves, VM is up", () =>
@@ -42,19 +40,7 @@ test.before(async () => {
   await node.pando("volume", "create", "disk", "--size", "64MiB");
   await node.pando("host", "allow", "disk", guestHost.hostNqn);
   target = targetOf(await node.showVolume("disk"));
-  await vm.must(`mkdir -p /run/tools /run/upper /run/work
-    mount -t tmpfs tmpfs /run/upper && mkdir /run/upper/data /run/upper/work
-    mount -t overlay -o lowerdir=${tools},upperdir=/run/upper/data,workdir=/run/upper/work \\
-      overlay /run/tools
-    for dir in proc sys dev; do mount --rbind /$dir /run/tools/$dir; done
-    modprobe tls; modprobe nvme-tcp; modprobe nvme-keyring || true
-    printf '[debug]\\nloglevel=1\\ntls=1\\nnl=0\\n[authenticate]\\nkeyrings=.nvme\\n' \\
-      >/run/tools/etc/tlshd.conf
-    # In the place of nvme-cli, for everything that follows.
-    printf '#!/bin/sh\\nexec ${IN_TOOLS} /usr/sbin/nvme "$@"\\n' >/usr/sbin/nvme
-    chmod +x /usr/sbin/nvme
-    ${IN_TOOLS} /usr/sbin/tlshd -s >/run/tlshd.log 2>&1 &
-    sleep 1; nvme version`);
+  await startTlshd(vm, tools);
 });
 
 test.after(async () => {
@@ -82,16 +68,29 @@ for (const identity of [0, 1]) {
 
 test("pando connect --tls", async () => {
   await setKey(await makeKey(1));
-  const pando = (command: string, more: string) =>
-    vm.must(
-      `node ${join(repositoryRoot, "dist/engine/cli/main.js")} ${command} ${target.nqn} ${more} \
-        --host-nqn=${guestHost.hostNqn}`,
-    );
   const device = await pando("connect", `--target ${target.traddr}:${target.trsvcid} --tls`);
   const [connection] = (await node.pando("host", "list")) as Record<string, unknown>[];
   assert.is(connection?.tls, true);
   await move(device.trim());
   await pando("disconnect", "");
+});
+
+test("pando connect --tls-key-file: no other program has the key, nor what was there", async () => {
+  await makeKey(1);
+  for (const round of [1, 2]) {
+    const key = (await vm.must("nvme gen-tls-key --hmac=1")).trim();
+    await setKey(key);
+    await vm.must(`umask 077; echo '${key}' >/run/tls.key`);
+    const at = `--target ${target.traddr}:${target.trsvcid} --tls-key-file /run/tls.key`;
+    const device = await timed(`with key ${round}`, () => pando("connect", at));
+    const [connection] = (await node.pando("host", "list")) as Record<string, unknown>[];
+    assert.is(connection?.tls, true);
+    await move(device.trim());
+    await pando("disconnect", "");
+  }
+  // As the kernel sees it: the first key's entries may be in its table for a moment yet.
+  const keys = await vm.must(`${IN_TOOLS} /usr/bin/keyctl list %:.nvme`);
+  assert.match(keys, /^3 keys/, "the last one's");
 });
 
 test("discovery in the open says that the volume needs TLS, and over TLS it is found too", async () => {
@@ -141,6 +140,14 @@ async function move(device: string): Promise<void> {
     dd if=/tmp/data of=${device} bs=1M oflag=direct status=none
     dd if=/tmp/data of=${device} bs=4k count=64 seek=4096 oflag=direct status=none
     cmp -n 8388608 /tmp/data ${device}`);
+}
+
+/** In the guest. */
+function pando(command: string, more: string): Promise<string> {
+  return vm.must(
+    `node ${join(repositoryRoot, "dist/engine/cli/main.js")} ${command} ${target.nqn} ${more} \
+      --host-nqn=${guestHost.hostNqn}`,
+  );
 }
 
 function connects(options: string): Promise<boolean> {
