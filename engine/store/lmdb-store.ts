@@ -5,6 +5,10 @@
 //
 // Each change runs as a child transaction: if it throws, it alone is rolled back, though LMDB may
 // commit it together with others that were waiting.
+//
+// When a meta page cannot be written, LMDB puts the old one back as well as it can, and refuses
+// everything from then on, reads too (MDB_PANIC). Of transactions that it has not begun its binding
+// then says nothing any more, so they are refused here.
 import { open as openFile, statfs } from "node:fs/promises";
 import { assert } from "../base/assert.js";
 import { PandoError } from "../base/errors.js";
@@ -99,6 +103,10 @@ class LmdbTransaction extends LmdbReader implements StoreTransaction {
 
 export class LmdbStore extends LmdbReader implements Store {
   readonly #directory: string;
+  /** Of commits that are under way: what refuses them when LMDB has given up. */
+  readonly #refusals = new Set<(error: PandoError) => void>();
+  /** Set, LMDB refuses everything until the store is opened again. */
+  #failure: PandoError | null = null;
   #closed = false;
   /** While LMDB has used less than this of its file, the file is long enough; see lmdb-file.ts. */
   #reservedTo = 0;
@@ -114,7 +122,7 @@ export class LmdbStore extends LmdbReader implements Store {
     const txn = new LmdbTransaction(this.environment);
     let thrown: { error: unknown } | undefined;
     try {
-      const result = await this.environment.root.childTransaction(() => {
+      const commit = this.environment.root.childTransaction(() => {
         try {
           const value = change(txn);
           assert(!(value instanceof Promise), "a transaction's function is synchronous");
@@ -126,11 +134,12 @@ export class LmdbStore extends LmdbReader implements Store {
           txn.end();
         }
       });
+      const result = await this.#unlessRefused(commit);
       this.#reserve();
       return result;
     } catch (error) {
       if (thrown !== undefined && !isStoreFailure(thrown.error)) throw thrown.error;
-      throw await this.#storeError(error);
+      throw this.#failure ?? (await this.#storeError(error));
     } finally {
       if (!this.#closed) this.refresh();
     }
@@ -153,7 +162,10 @@ export class LmdbStore extends LmdbReader implements Store {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await this.environment.root.close();
+    const closed = this.environment.root.close();
+    // It would wait for transactions that LMDB never begins. What it holds ends with the process.
+    if (this.#failure === null) await closed;
+    else closed.catch(() => undefined);
   }
 
   /** Another process that read the store may have died: what it read would be kept for ever. */
@@ -167,6 +179,7 @@ export class LmdbStore extends LmdbReader implements Store {
   }
 
   #assertOpen(): void {
+    if (this.#failure !== null) throw this.#failure;
     if (!this.#closed) return;
     throw new PandoError("ECLOSED", `store: ${this.#directory} is closed`, {
       path: this.#directory,
@@ -196,13 +209,40 @@ export class LmdbStore extends LmdbReader implements Store {
       );
     }
     const message = cause instanceof Error ? cause.message : String(cause);
+    const path = environmentFile(this.#directory);
     const full = NO_SPACE.test(message) || (await this.#fileSystemIsFull());
-    return new PandoError(
-      full ? "ENOSPC" : "EIO",
-      `store: a commit to ${environmentFile(this.#directory)} failed: ${message}`,
-      { path: environmentFile(this.#directory) },
+    if (this.#failure !== null) return this.#failure;
+    const panics = this.#panics();
+    const failure = new PandoError(
+      full && !panics ? "ENOSPC" : "EIO",
+      `store: a commit to ${path} failed: ${message}${panics ? "; nothing of it can be used until the pool is opened again" : ""}`,
+      { path },
       { cause },
     );
+    if (panics) {
+      this.#failure = failure;
+      for (const refuse of this.#refusals) refuse(failure);
+    }
+    return failure;
+  }
+
+  #unlessRefused<T>(commit: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#refusals.add(reject);
+      commit.then(resolve, reject).finally(() => this.#refusals.delete(reject));
+    });
+  }
+
+  /** Whether LMDB has given up. */
+  #panics(): boolean {
+    if (this.#closed) return false;
+    try {
+      this.refresh();
+      super.find("meta")?.getBinary(PROBE);
+      return false;
+    } catch (error) {
+      return isPanic(error);
+    }
   }
 }
 
@@ -212,7 +252,9 @@ function reading<T>(space: Space, read: () => T): T {
     return read();
   } catch (error) {
     if (!isStoreFailure(error)) throw error;
-    throw damaged(space, error instanceof Error ? error.message : String(error), error);
+    const message = error instanceof Error ? error.message : String(error);
+    if (!isPanic(error)) throw damaged(space, message, error);
+    throw new PandoError("EIO", `store: ${space}: ${message}`, { field: space }, { cause: error });
   }
 }
 
@@ -222,6 +264,7 @@ function damaged(space: Space, what: string, cause?: unknown): PandoError {
 
 /** With less than this free, a failed write has failed for want of space. */
 const FULL_BYTES = 64 * 1024;
+const PROBE = Buffer.from("probe");
 const NO_SPACE = /ENOSPC|No space left|MDB_MAP_FULL|EDQUOT|quota/i;
 
 interface EnvironmentStats {
@@ -236,6 +279,11 @@ function statsOf(environment: Environment): EnvironmentStats {
 /** An error of LMDB's own out of a put or get, as against one of the caller's. */
 function isStoreFailure(error: unknown): boolean {
   return error instanceof Error && "code" in error && typeof error.code === "number";
+}
+
+/** LMDB has given up: see the head of this file. */
+function isPanic(error: unknown): boolean {
+  return error instanceof Error && error.message.includes("MDB_PANIC");
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {
