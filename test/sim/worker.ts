@@ -33,7 +33,11 @@ export type News =
   | { type: "explored"; tally: Tally }
   | { type: "failed"; seed: number; summary: Summary; error: string };
 
-if (process.send !== undefined) await work(JSON.parse(process.argv[2] ?? "{}") as Job);
+if (process.send !== undefined) {
+  // Without a parent nobody would hear what it finds.
+  process.once("disconnect", () => process.exit());
+  await work(JSON.parse(process.argv[2] ?? "{}") as Job);
+}
 
 async function work(job: Job): Promise<void> {
   if (job.exhaustive === undefined) await runSeeds(job);

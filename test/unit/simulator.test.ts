@@ -1,5 +1,7 @@
 // The simulator's own tools: what leaves operations out, what counts faults, what makes a failing
 // run shorter.
+import { fork } from "node:child_process";
+import { once } from "node:events";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { FaultDice, NO_FAULTS } from "../sim/faults.js";
@@ -7,6 +9,7 @@ import { formatRanges, parseRanges } from "../sim/ranges.js";
 import { Reached } from "../sim/reached.js";
 import { Run } from "../sim/run.js";
 import { type Masks, shrink } from "../sim/shrink.js";
+import type { Job } from "../sim/worker.js";
 
 const test = suite("simulator");
 
@@ -31,6 +34,15 @@ test("a fault that is left out leaves the later ones where they were", () => {
     some.flatMap((injected, index) => (injected ? [index] : [])),
     at.filter((_, number) => number !== 1 && number !== 2),
   );
+});
+
+test("a worker ends with its parent", async () => {
+  const worker = new URL("../sim/worker.js", import.meta.url).pathname;
+  const job: Job = { first: 1, stride: 1, seeds: 1000 };
+  const child = fork(worker, [JSON.stringify(job)], { stdio: "ignore" });
+  await once(child, "message");
+  child.disconnect();
+  assert.equal(await once(child, "exit"), [0, null]);
 });
 
 test("after healing there are no faults", () => {
