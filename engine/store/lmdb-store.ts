@@ -213,9 +213,10 @@ export class LmdbStore extends LmdbReader implements Store {
     const full = NO_SPACE.test(message) || (await this.#fileSystemIsFull());
     if (this.#failure !== null) return this.#failure;
     const panics = this.#panics();
+    const rest = panics ? "; the store is of no use until the pool is opened again" : "";
     const failure = new PandoError(
       full && !panics ? "ENOSPC" : "EIO",
-      `store: a commit to ${path} failed: ${message}${panics ? "; nothing of it can be used until the pool is opened again" : ""}`,
+      `store: a commit to ${path} failed: ${message}${rest}`,
       { path },
       { cause },
     );
