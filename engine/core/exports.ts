@@ -14,7 +14,6 @@ import {
   findVolume,
   getSnapshot,
   getVolume,
-  listVolumes,
   type VolumeEntry,
 } from "../store/catalogue.js";
 import type { StoreReader } from "../store/store.js";
@@ -22,6 +21,7 @@ import type { Origin } from "./api.js";
 import type { HostVolumes } from "./host-volumes.js";
 import type { Mutex } from "./mutex.js";
 import type { OpenVolumes } from "./open-volumes.js";
+import { volumePages } from "./turns.js";
 
 type Event<T extends PoolEvent["type"]> = Extract<PoolEvent, { type: T }>;
 
@@ -81,8 +81,7 @@ export class VolumeExports {
     let names: string[] = [];
     let tls = false;
     try {
-      const served = await this.#listed(nbd, hostNqn);
-      names = served.map(({ name, record }) => (nbd ? name : volumeNqn(record.uuid)));
+      names = nbd ? await this.#all() : await this.#discovered(hostNqn);
       tls = !nbd && this.#parts.needsTls(hostNqn);
     } catch (error) {
       if (!closed()) log.error({ err: error, frontEnd, hostNqn }, "cannot list volumes");
@@ -93,11 +92,24 @@ export class VolumeExports {
   }
 
   /** NBD's socket is its owner's alone, who sees all of them. */
-  async #listed(nbd: boolean, hostNqn: string): Promise<VolumeEntry[]> {
-    const { store, hostVolumes } = this.#parts;
-    const found = nbd ? listVolumes(store) : await hostVolumes.of(hostNqn);
+  async #all(): Promise<string[]> {
+    const names: string[] = [];
+    for await (const page of volumePages(this.#parts.store, this.#parts.closed)) {
+      for (const { name } of this.#served(page)) names.push(name);
+    }
+    return names;
+  }
+
+  async #discovered(hostNqn: string): Promise<string[]> {
+    const found = await this.#parts.hostVolumes.of(hostNqn);
+    return this.#served(found).map(({ record }) => volumeNqn(record.uuid));
+  }
+
+  #served(volumes: VolumeEntry[]): VolumeEntry[] {
     const shared = this.#parts.shared();
-    return found.filter(({ record }) => !shared.has(record.uuid) && record.receiving === undefined);
+    return volumes.filter(
+      ({ record }) => !shared.has(record.uuid) && record.receiving === undefined,
+    );
   }
 
   /**

@@ -5,11 +5,9 @@
 // walk through the store when it is first asked for, a page at a time so that others get their
 // turns, and told of every change from then on. It only says where to look; what counts is the
 // volume's record.
-import { setImmediate as othersTurn } from "node:timers/promises";
-import { findNameByUuid, findVolume, listVolumes, type VolumeEntry } from "../store/catalogue.js";
+import { findNameByUuid, findVolume, type VolumeEntry } from "../store/catalogue.js";
 import type { StoreReader } from "../store/store.js";
-
-const PAGE = 500;
+import { requireOpen, rest, TURN, volumePages } from "./turns.js";
 
 export class HostVolumes {
   readonly #store: StoreReader;
@@ -42,10 +40,10 @@ export class HostVolumes {
       throw error;
     });
     await this.#walk;
-    this.#requireOpen();
+    requireOpen(this.#closed);
     const found: VolumeEntry[] = [];
     for (const [index, uuid] of [...(this.#uuids.get(hostNqn) ?? [])].entries()) {
-      if (index % PAGE === PAGE - 1) await this.#rest();
+      if (index % TURN === TURN - 1) await rest(this.#closed);
       const name = findNameByUuid(this.#store, uuid);
       const record = name === undefined ? undefined : findVolume(this.#store, name);
       if (name !== undefined && record?.allowedHosts.includes(hostNqn))
@@ -55,23 +53,11 @@ export class HostVolumes {
   }
 
   async #walkStore(): Promise<void> {
-    for (let after: string | null = null; ; await this.#rest()) {
-      const page = listVolumes(this.#store, { after, limit: PAGE });
+    for await (const page of volumePages(this.#store, this.#closed)) {
       for (const { record } of page) {
         for (const hostNqn of record.allowedHosts) this.#add(hostNqn, record.uuid);
       }
-      after = page.at(-1)?.name ?? null;
-      if (after === null) return;
     }
-  }
-
-  async #rest(): Promise<void> {
-    await othersTurn();
-    this.#requireOpen();
-  }
-
-  #requireOpen(): void {
-    if (this.#closed()) throw new Error("the pool has been closed");
   }
 
   #add(hostNqn: string, uuid: string): void {

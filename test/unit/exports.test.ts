@@ -11,6 +11,7 @@ import type { OpenVolume } from "../../engine/core/open-volumes.js";
 import * as catalogue from "../../engine/store/catalogue.js";
 import { type FrontEnd, OPEN_STATUS } from "../../native/native.js";
 import { ModelStore } from "../sim/model-store.js";
+import { turnsDuring } from "../support/turns.js";
 
 const UUIDS = [1, 2].map((index) => `00000000-0000-4000-8000-00000000000${index}`);
 const HOST = "nqn.2014-08.org.example:a";
@@ -65,7 +66,7 @@ async function scene(needsTls = false) {
   const close = () => {
     closed = true;
   };
-  return { open, list, lists, close };
+  return { store, open, list, lists, close };
 }
 
 test("a host that has to use TLS gets nothing without, and is told so", async () => {
@@ -98,6 +99,28 @@ test("a pool that is closed meanwhile has nobody to answer, and no store to read
   await listing;
   assert.equal(lists, []);
   assert.equal(await list("nvme-tcp"), [], "who asks a closed pool is told nothing");
+});
+
+test("others get their turns while many volumes are listed to NBD", async () => {
+  const { store, list } = await scene();
+  await store.transact((txn) => {
+    for (let index = 0; index < 1200; index++) {
+      catalogue.createVolume(txn, `v${index}`, {
+        uuid: `00000000-0000-4000-8001-${String(index).padStart(12, "0")}`,
+        layer: index + 10,
+        sizeBytes: 4096,
+        createdAt: "2026-01-02T03:04:05.000Z",
+        allowedHosts: [],
+        origin: null,
+      });
+    }
+  });
+  const turns = await turnsDuring(async () => {
+    const names = (await list("nbd")) ?? [];
+    assert.is(names.length, 1201);
+    assert.equal(names, [...names].sort());
+  });
+  assert.ok(turns >= 2);
 });
 
 test("a stranger does not learn who serves a volume", async () => {
