@@ -161,7 +161,7 @@ export class Shares {
 
   requireCanGrow(name: string): void {
     const { uuid } = getVolume(this.#parts.store, name);
-    if (!this.#isShared(uuid) || this.#target?.canGrow(uuid) === true) return;
+    if (!this.#isShared(uuid) || this.#needTarget(name).canGrow(uuid)) return;
     throw new PandoError(
       "EBUSY",
       `volume ${name} is shared via nvmet, and its block device there keeps its size`,

@@ -87,11 +87,13 @@ test("a volume is shared, stays so, and is given back", async () => {
 });
 
 test("a shared volume grows where its block device can, and the kernel is told", async () => {
-  const { shares, target } = await scene();
+  const { store, shares, target } = await scene();
   shares.requireCanGrow("db");
   await shares.attach(target);
   await shares.share("db");
   refuses(() => shares.requireCanGrow("db"), "EBUSY", /block device there keeps its size/);
+  const alone = new Shares({ store, volumes: { requireClosed() {} }, change: (work) => work() });
+  refuses(() => alone.requireCanGrow("db"), "EINVAL", /no address for nvmet/);
   target.growing = true;
   shares.requireCanGrow("db");
   target.failures.set(UUID, new PandoError("EIO", "the device keeps its size"));
