@@ -119,7 +119,7 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     news: {
       disconnect: (uuid, host) =>
         pool.shares.fence(uuid) ?? native.targetDisconnect(pool.handle, volumeNqn(uuid), host),
-      connections: () => native.targetSessions(pool.handle),
+      connections: (host) => native.targetSessions(pool.handle, host ?? ""),
       resized: (volume) => native.targetVolumeChanged(pool.handle, volume),
       exportsChanged: (hosts) => native.targetExportsChanged(pool.handle, hosts),
     },

@@ -477,7 +477,8 @@ export interface Addon {
     subsystemNqn: string,
     hostNqn: string,
   ): Promise<{ controllers: number; ended: boolean }>;
-  targetSessions(pool: number): Promise<TargetSession[]>;
+  /** Of one host; with an empty one, of all. */
+  targetSessions(pool: number, hostNqn: string): Promise<TargetSession[]>;
   /** The volume's size has changed: hosts are told to look again. */
   targetVolumeChanged(pool: number, volume: number): void;
   /** Discovery lists something else to these hosts now. */

@@ -23,12 +23,14 @@ import {
 import type { Store } from "../store/store.js";
 import type { ConnectionInfo, HostKeysInfo } from "./api.js";
 import type { HostVolumes } from "./host-volumes.js";
+import { requireOpen, rest, TURN } from "./turns.js";
 
 /** What connected hosts are to be told, or to feel. */
 export interface HostNews {
   /** Ends the host's connections to the volume, and waits for their last request. */
   disconnect(volumeUuid: string, hostNqn: string): Promise<Fence>;
-  connections(): Promise<HostConnection[]>;
+  /** Of one host, or of all. */
+  connections(hostNqn: string | null): Promise<HostConnection[]>;
   /** `volume`: the data path's number of it. */
   resized(volume: number): void;
   /** Discovery lists something else to these hosts. */
@@ -52,6 +54,12 @@ export interface HostConnection {
   connectedMs: number;
 }
 
+interface Named {
+  name: string;
+  uuid: string;
+  connection: HostConnection;
+}
+
 export interface HostsParts {
   store: Store;
   news: HostNews;
@@ -60,6 +68,7 @@ export interface HostsParts {
   change<T>(work: () => Promise<T>): Promise<T>;
   /** Settles when what the data path has said so far has been dealt with. */
   settled(): Promise<unknown>;
+  closed(): boolean;
 }
 
 export class Hosts {
@@ -103,7 +112,7 @@ export class Hosts {
   async connections(volume?: string): Promise<ConnectionInfo[]> {
     const { store } = this.#parts;
     if (volume !== undefined) getVolume(store, volume);
-    return (await this.#named())
+    return (await this.#named(null))
       .filter(({ name }) => volume === undefined || isOf(name, volume))
       .map(({ name, connection: { subsystemNqn: _nqn, connectedMs, ...rest } }) => ({
         volume: name,
@@ -112,14 +121,19 @@ export class Hosts {
       }));
   }
 
-  /** What is connected, under its name: a volume's, or VOLUME@SNAPSHOT. */
-  async #named(): Promise<{ name: string; uuid: string; connection: HostConnection }[]> {
-    const { store, news } = this.#parts;
-    return (await news.connections()).flatMap((connection) => {
+  /** What is connected, of one host or of all, under its name: a volume's, or VOLUME@SNAPSHOT. */
+  async #named(hostNqn: string | null): Promise<Named[]> {
+    const { store, news, closed } = this.#parts;
+    const connections = await news.connections(hostNqn);
+    requireOpen(closed);
+    const found: Named[] = [];
+    for (const [index, connection] of connections.entries()) {
+      if (index % TURN === TURN - 1) await rest(closed);
       const uuid = parseVolumeNqn(connection.subsystemNqn);
       const name = uuid === null ? undefined : findNameByUuid(store, uuid);
-      return uuid === null || name === undefined ? [] : [{ name, uuid, connection }];
-    });
+      if (uuid !== null && name !== undefined) found.push({ name, uuid, connection });
+    }
+    return found;
   }
 
   /**
@@ -202,9 +216,7 @@ export class Hosts {
 
   /** Fences the host where its connections are such. */
   async #putOut(hostNqn: string, such: (one: HostConnection) => boolean): Promise<void> {
-    const connected = (await this.#named()).filter(
-      ({ connection }) => connection.hostNqn === hostNqn && such(connection),
-    );
+    const connected = (await this.#named(hostNqn)).filter(({ connection }) => such(connection));
     for (const { name, uuid } of connected) await this.#fence({ volume: name, uuid, hostNqn });
   }
 
@@ -212,11 +224,8 @@ export class Hosts {
     const { volume, uuid, hostNqn } = of;
     const { news, settled } = this.#parts;
     // Its snapshots are read by the volume's hosts, and by nobody who is no longer one.
-    const snapshots = (await this.#named())
-      .filter(
-        ({ name, connection }) =>
-          name !== volume && isOf(name, volume) && connection.hostNqn === hostNqn,
-      )
+    const snapshots = (await this.#named(hostNqn))
+      .filter(({ name }) => name !== volume && isOf(name, volume))
       .map((connected) => connected.uuid);
     const fences = await Promise.all(
       [uuid, ...new Set(snapshots)].map((each) => news.disconnect(each, hostNqn)),

@@ -261,6 +261,7 @@ export class Pool implements PoolService {
       volumes: this.#hostVolumes,
       change: (work) => this.#change(work),
       settled: () => this.#catalogue.run(async () => undefined),
+      closed: () => this.#closed,
     });
     this.shares = new Shares({
       store: this.#store,

@@ -130,14 +130,15 @@ Napi::Value TargetDisconnect(const Napi::CallbackInfo& info) {
   });
 }
 
-/// targetSessions(pool): Promise of those who are connected
+/// targetSessions(pool, host): Promise of those who are connected; of one host, or "" for all
 Napi::Value TargetSessions(const Napi::CallbackInfo& info) {
   Args args(info, "targetSessions");
   const auto engine = live_engine_arg(args);
+  const std::string host = args.string(1, "host");
   if (!args.ok()) return args.env().Undefined();
-  return make_promise(args.env(), engine, [engine](const Settle& settle) {
+  return make_promise(args.env(), engine, [engine, host](const Settle& settle) {
     std::vector<nvme::Session> sessions;
-    if (engine->target != nullptr) sessions = engine->target->sessions();
+    if (engine->target != nullptr) sessions = engine->target->sessions(host);
     settle(0, "", [sessions = std::move(sessions)](Napi::Env env) -> Napi::Value {
       Napi::Array list = Napi::Array::New(env, sessions.size());
       for (uint32_t i = 0; i < sessions.size(); ++i) {

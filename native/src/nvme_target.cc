@@ -169,11 +169,12 @@ void Target::exports_changed(const std::vector<std::string>& host_nqns) {
   }
 }
 
-std::vector<Session> Target::sessions() const {
+std::vector<Session> Target::sessions(std::string_view host_nqn) const {
   std::vector<Session> sessions;
   for (const auto& [id, controller] : controllers_) {
     const ControllerSettings& settings = controller->settings();
     if (controller->discovery()) continue;
+    if (!host_nqn.empty() && settings.host_nqn != host_nqn) continue;
     sessions.push_back({settings.subsystem_nqn, settings.host_nqn, settings.peer, id,
                         controller->io_queues(), reactor_.now_ms() - controller->made_ms(),
                         settings.authenticate && controller->trusted(), settings.secure});

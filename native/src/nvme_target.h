@@ -96,7 +96,8 @@ class Target {
   void volume_changed(const BlockVolume* volume);
   /// What discovery lists to these hosts has changed: those that asked to be told are.
   void exports_changed(const std::vector<std::string>& host_nqns);
-  std::vector<Session> sessions() const;
+  /// Of one host, or of all. What belongs to others is not copied.
+  std::vector<Session> sessions(std::string_view host_nqn = {}) const;
 
   // For connections and controllers.
   Reactor& reactor() { return reactor_; }

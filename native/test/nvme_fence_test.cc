@@ -117,6 +117,8 @@ void two_hosts_share_a_volume() {
   target.on_reactor([&](nvme::Target& t) { sessions = t.sessions(); });
   CHECK(sessions.size() == 2 && sessions[0].host_nqn == kHostNqn);
   CHECK(sessions[1].host_nqn == kSecondHost && sessions[1].connected_ms < 60'000);
+  target.on_reactor([&](nvme::Target& t) { sessions = t.sessions(kSecondHost); });
+  CHECK(sessions.size() == 1 && sessions[0].host_nqn == kSecondHost);
 
   Fence fence(target, kVolumeNqn, kHostNqn);
   CHECK(fence.wait() && fence.report.ended && first.io.closed_by_target());

@@ -8,6 +8,7 @@ import { HostVolumes } from "../../engine/core/host-volumes.js";
 import { type Fence, type HostConnection, Hosts } from "../../engine/core/hosts.js";
 import * as catalogue from "../../engine/store/catalogue.js";
 import { ModelStore } from "../sim/model-store.js";
+import { turnsDuring } from "../support/turns.js";
 
 const UUID = "3f8a1c52-9d0e-4b67-8a21-000000000001";
 const HOST = "nqn.2014-08.org.example:a";
@@ -19,6 +20,8 @@ interface Scene {
   hosts: Hosts;
   /** What happened, in order. */
   said: string[];
+  /** Whose connections were asked for; null is everybody's. */
+  asked: (string | null)[];
   allowed(): string[];
 }
 
@@ -27,6 +30,7 @@ async function scene(
   connected: HostConnection[] = [],
 ): Promise<Scene> {
   const said: string[] = [];
+  const asked: (string | null)[] = [];
   const store = new ModelStore();
   await store.transact((txn) => {
     catalogue.createVolume(txn, "db", {
@@ -44,17 +48,21 @@ async function scene(
     volumes: new HostVolumes(store, () => false),
     change: (work) => work(),
     settled: async () => said.push("settled"),
+    closed: () => false,
     news: {
       async disconnect(uuid, host) {
         said.push(`disconnect ${uuid === UUID} ${host}, listed: ${allowed().includes(host)}`);
         return fence;
       },
-      connections: async () => connected,
+      async connections(host) {
+        asked.push(host);
+        return connected.filter(({ hostNqn }) => host === null || hostNqn === host);
+      },
       resized: () => said.push("resized"),
       exportsChanged: (names) => said.push(`told ${names}`),
     },
   });
-  return { hosts, said, allowed };
+  return { hosts, said, asked, allowed };
 }
 
 const connection = (uuid: string): HostConnection => ({
@@ -110,6 +118,22 @@ test("disconnecting leaves the list alone", async () => {
   assert.equal(said, [`disconnect true ${OTHER}, listed: true`, "settled"]);
   const missing = await hosts.disconnect("none", OTHER).catch((error: Error) => error.message);
   assert.is(missing, "there is no volume none");
+});
+
+test("to put a host out, nobody looks at what others have", async () => {
+  const { hosts, asked } = await scene();
+  await hosts.allow("db", HOST);
+  await hosts.disconnect("db", HOST);
+  await hosts.deny("db", HOST);
+  await hosts.setTlsKey(HOST, TLS_KEY);
+  await hosts.setKeys(HOST, { host: HOST_KEY, controller: null });
+  assert.equal(new Set(asked), new Set([HOST]));
+});
+
+test("others get their turns while many connections are listed", async () => {
+  const { hosts } = await scene(undefined, Array(1200).fill(connection(UUID)));
+  const turns = await turnsDuring(async () => assert.is((await hosts.connections()).length, 1200));
+  assert.ok(turns >= 2);
 });
 
 test("connections carry the volume's name; what is being deleted is left out", async () => {
