@@ -13,7 +13,9 @@ export const postgresPrograms = [
 ];
 
 /** Emulated processors are slow, and a machine that runs tests may be busy. */
-const STEP_TIMEOUT_MS = 180_000;
+const STEP_TIMEOUT_MS = 300_000;
+/** Before that, so that it says what it waited for. */
+const START_SECONDS = 270;
 const SOCKET_DIR = "/tmp";
 
 export interface Cluster {
@@ -40,14 +42,10 @@ export async function initCluster(vm: Vm, { mountPoint }: Cluster): Promise<void
 
 /** Starts the server and waits until it takes connections, so for its recovery too. */
 export async function startCluster(vm: Vm, { mountPoint, port }: Cluster): Promise<void> {
-  const options = `-p ${port} -k ${SOCKET_DIR} -c listen_addresses= -c shared_buffers=64MB`;
+  const settings = `-p ${port} -k ${SOCKET_DIR} -c listen_addresses= -c shared_buffers=64MB`;
   const data = `${mountPoint}/data`;
-  await vm.must(
-    asPostgres(
-      `${BIN}/pg_ctl -D ${data} -l ${mountPoint}/data/server.log -o "${options}" -w -t 150 start`,
-    ),
-    { timeoutMs: STEP_TIMEOUT_MS },
-  );
+  const options = `-D ${data} -l ${data}/server.log -o "${settings}" -w -t ${START_SECONDS}`;
+  await vm.must(asPostgres(`${BIN}/pg_ctl ${options} start`), { timeoutMs: STEP_TIMEOUT_MS });
 }
 
 /**

@@ -50,6 +50,7 @@ runMainJob(async () => {
     vm,
     stateWithoutDaemon: "live",
     fioMiB: 96,
+    patienceMs: 2 * PATIENCE_MS,
     createVolume: (name, bytes) => daemons.client.createVolume(name, bytes),
     async serveVolume(name) {
       await daemons.client.allowHost(name, guestHost.hostNqn);

@@ -20,6 +20,7 @@ runMainJob(async () => {
     vm,
     stateWithoutDaemon: "connecting",
     fioMiB: 48,
+    patienceMs: 120_000,
     createVolume: (name, bytes) => pando("volume", "create", name, "--size", String(bytes)),
     async serveVolume(name) {
       await pando("host", "allow", name, guestHost.hostNqn);

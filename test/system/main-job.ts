@@ -37,7 +37,6 @@ import type { Job } from "./vm/agent.js";
 import type { Vm } from "./vm/vm.js";
 
 const PGBENCH_SCALE = 2;
-const FIO_TIMEOUT_MS = 240_000;
 const STRANGER = {
   hostNqn: "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000001",
   hostId: "00000000-0000-4000-8000-000000000001",
@@ -64,6 +63,8 @@ export interface StorageNode {
   stateWithoutDaemon: "connecting" | "live";
   /** Enough for two kills while fio writes. */
   fioMiB: number;
+  /** How long the host may need for one step, and half of what fio may need with three kills. */
+  patienceMs: number;
   stopAndCheck(): Promise<CheckReport>;
   close(): Promise<void>;
 }
@@ -143,7 +144,11 @@ test("a killed daemon costs a host a pause, and no byte", async () => {
   const device = await connect(vm, targetOf(scratch));
   const total = requestsOf(node.fioMiB);
   const before = await completed(vm, device);
-  const fio = startVerify(vm, { device, sizeMiB: node.fioMiB, timeoutMs: FIO_TIMEOUT_MS });
+  const fio = startVerify(vm, {
+    device,
+    sizeMiB: node.fioMiB,
+    timeoutMs: 2 * node.patienceMs,
+  });
   const outcome = timed("fio writes and verifies", () => fio.done);
   outcome.catch(() => undefined);
 
@@ -276,9 +281,9 @@ async function killAndRestart(
 }
 
 async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 120_000;
+  const deadline = performance.now() + node.patienceMs;
   while (!(await holds())) {
-    if (performance.now() > deadline) throw new Error(`${what}: not within two minutes`);
+    if (performance.now() > deadline) throw new Error(`${what}: not in ${node.patienceMs} ms`);
     await sleep(200);
   }
 }
