@@ -7,11 +7,11 @@
 // commit it together with others that were waiting.
 //
 // When a meta page cannot be written, LMDB puts the old one back as well as it can, and refuses
-// everything from then on, reads too (MDB_PANIC). Of transactions that it has not begun its binding
-// then says nothing any more, so they are refused here.
+// everything from then on, reads too (MDB_PANIC): the store has failed, and says so.
 import { open as openFile, statfs } from "node:fs/promises";
 import { assert } from "../base/assert.js";
 import { PandoError } from "../base/errors.js";
+import { CommitTurns } from "./commit-turns.js";
 import { type BinaryDatabase, type Environment, openEnvironment } from "./lmdb-environment.js";
 import { environmentFile, reserveEnvironmentFile } from "./lmdb-file.js";
 import type { Entry, RangeOptions, Space, Store, StoreTransaction } from "./store.js";
@@ -103,8 +103,7 @@ class LmdbTransaction extends LmdbReader implements StoreTransaction {
 
 export class LmdbStore extends LmdbReader implements Store {
   readonly #directory: string;
-  /** Of commits that are under way: what refuses them when LMDB has given up. */
-  readonly #refusals = new Set<(error: PandoError) => void>();
+  readonly #turns = new CommitTurns();
   /** Set, LMDB refuses everything until the store is opened again. */
   #failure: PandoError | null = null;
   #closed = false;
@@ -119,30 +118,7 @@ export class LmdbStore extends LmdbReader implements Store {
 
   async transact<T>(change: (txn: StoreTransaction) => T): Promise<T> {
     this.#assertOpen();
-    const txn = new LmdbTransaction(this.environment);
-    let thrown: { error: unknown } | undefined;
-    try {
-      const commit = this.environment.root.childTransaction(() => {
-        try {
-          const value = change(txn);
-          assert(!(value instanceof Promise), "a transaction's function is synchronous");
-          return value;
-        } catch (error) {
-          thrown = { error };
-          throw error;
-        } finally {
-          txn.end();
-        }
-      });
-      const result = await this.#unlessRefused(commit);
-      this.#reserve();
-      return result;
-    } catch (error) {
-      if (thrown !== undefined && !isStoreFailure(thrown.error)) throw thrown.error;
-      throw this.#failure ?? (await this.#storeError(error));
-    } finally {
-      if (!this.#closed) this.refresh();
-    }
+    return this.#turns.run(() => this.#commit(change));
   }
 
   async sync(): Promise<void> {
@@ -162,10 +138,7 @@ export class LmdbStore extends LmdbReader implements Store {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    const closed = this.environment.root.close();
-    // It would wait for transactions that LMDB never begins. What it holds ends with the process.
-    if (this.#failure === null) await closed;
-    else closed.catch(() => undefined);
+    await this.#turns.run(() => this.environment.root.close());
   }
 
   /** Another process that read the store may have died: what it read would be kept for ever. */
@@ -176,6 +149,33 @@ export class LmdbStore extends LmdbReader implements Store {
   protected override find(space: Space): BinaryDatabase | undefined {
     this.#assertOpen();
     return super.find(space);
+  }
+
+  async #commit<T>(change: (txn: StoreTransaction) => T): Promise<T> {
+    if (this.#failure !== null) throw this.#failure;
+    const txn = new LmdbTransaction(this.environment);
+    let thrown: { error: unknown } | undefined;
+    try {
+      const result = await this.environment.root.childTransaction(() => {
+        try {
+          const value = change(txn);
+          assert(!(value instanceof Promise), "a transaction's function is synchronous");
+          return value;
+        } catch (error) {
+          thrown = { error };
+          throw error;
+        } finally {
+          txn.end();
+        }
+      });
+      this.#reserve();
+      return result;
+    } catch (error) {
+      if (thrown !== undefined && !isStoreFailure(thrown.error)) throw thrown.error;
+      throw await this.#storeError(error);
+    } finally {
+      if (!this.#closed) this.refresh();
+    }
   }
 
   #assertOpen(): void {
@@ -220,18 +220,8 @@ export class LmdbStore extends LmdbReader implements Store {
       { path },
       { cause },
     );
-    if (panics) {
-      this.#failure = failure;
-      for (const refuse of this.#refusals) refuse(failure);
-    }
+    if (panics) this.#failure = failure;
     return failure;
-  }
-
-  #unlessRefused<T>(commit: Promise<T>): Promise<T> {
-    return new Promise((resolve, reject) => {
-      this.#refusals.add(reject);
-      commit.then(resolve, reject).finally(() => this.#refusals.delete(reject));
-    });
   }
 
   /** Whether LMDB has given up. */

@@ -53,12 +53,12 @@ interface Kind {
 }
 
 const KINDS: Record<string, Kind> = {
-  "allocation of the addon": { name: "allocation", samples: 4 },
-  "submission, tried again": { name: "submission", errno: 11, unseen: true, samples: 2 },
-  "submission, refused": { name: "submission", errno: 77, samples: 2 },
-  "write of the store": { name: "store-write", errno: 5, samples: 2 },
-  "write of a store without room": { name: "store-write", errno: 28, samples: 2 },
-  "sync of the store": { name: "store-sync", errno: 5, samples: 2 },
+  "allocation of the addon": { name: "allocation", samples: 2 },
+  "submission, tried again": { name: "submission", errno: 11, unseen: true, samples: 1 },
+  "submission, refused": { name: "submission", errno: 77, samples: 1 },
+  "write of the store": { name: "store-write", errno: 5, samples: 1 },
+  "write of a store without room": { name: "store-write", errno: 28, samples: 1 },
+  "sync of the store": { name: "store-sync", errno: 5, samples: 1 },
 };
 
 /** What a volume or a snapshot must hold; not sure: it may be there or not. */

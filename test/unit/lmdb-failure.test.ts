@@ -18,7 +18,7 @@ import { needsCommands, skip } from "../support/skip.js";
 
 const test = suite("a call of LMDB's fails");
 const PATIENCE_MS = 5_000;
-const ONE_BY_ONE = 3;
+const ONE_BY_ONE = 2;
 const AT_ONCE = 3;
 
 type Outcome = "done" | "hangs" | { code: string; message: string };
