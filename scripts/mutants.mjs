@@ -8,6 +8,8 @@
 //   --minutes  those that are not begun by then are skipped, and counted
 //   --check  only whether each entry still fits the sources; builds and runs nothing
 //
+// Those in by-hand.json name tests that take minutes: each is run only by its whole name.
+//
 // Bugs in TypeScript and bugs in C++ are two lanes, each a process with a copy of the tree of its
 // own. The copies stay in build-mutants/, built, so that the next run compiles only what differs.
 import { fork, spawnSync } from "node:child_process";
@@ -31,6 +33,7 @@ const KEYS = ["name", "trap", "file", "find", "replace", "test", "why"];
 const MIN_TIMEOUT_MS = 30_000;
 /** A mutant may make its test slower; beyond this times the clean run it hangs. */
 const TIMEOUT_FACTOR = 5;
+const BY_HAND = "by-hand.json";
 const NOT_COPIED = /^(node_modules|dist|build.*|\.git|\.pando|test-output)$/;
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -54,8 +57,11 @@ async function main() {
     },
   });
   const all = readMutants();
-  const mutants = all.filter(
-    ({ name }) => values.only.length === 0 || values.only.some((part) => name.includes(part)),
+  const isNamed = ({ name, byHand }) =>
+    values.only.some((part) => (byHand ? name === part : name.includes(part)));
+  const looksOnly = values.list || values.check;
+  const mutants = all.filter((mutant) =>
+    values.only.length > 0 ? isNamed(mutant) : looksOnly || !mutant.byHand,
   );
   if (values.lane !== undefined) {
     tree = join(root, "build-mutants", values.lane);
@@ -101,19 +107,22 @@ function readMutants() {
   const directory = join(root, "test/mutants");
   const entries = readdirSync(directory)
     .sort()
-    .flatMap((file) => JSON.parse(readFileSync(join(directory, file), "utf8")));
+    .flatMap((file) =>
+      JSON.parse(readFileSync(join(directory, file), "utf8")).map((entry) => ({ file, entry })),
+    );
   const text = (value) => (Array.isArray(value) ? value.join("\n") : value);
-  return entries.map((entry) => ({
+  return entries.map(({ file, entry }) => ({
     ...entry,
+    byHand: file === BY_HAND,
     find: text(entry.find),
     replace: text(entry.replace),
     keys: Object.keys(entry).sort().join(),
-    isNamesake: entries.filter(({ name }) => name === entry.name).length > 1,
+    isNamesake: entries.filter((other) => other.entry.name === entry.name).length > 1,
   }));
 }
 
 /** What keeps a mutant from being applied: a list of at most one sentence. */
-function misfit({ name, file, find, replace, test, keys, isNamesake }) {
+function misfit({ name, file, find, replace, test, keys, isNamesake, byHand }) {
   const say = (text) => [`${name}: ${text}`];
   if (keys !== [...KEYS].sort().join()) return say(`its keys are ${keys}, not ${KEYS.join()}`);
   if (isNamesake) return say("there is another mutant of this name");
@@ -121,8 +130,10 @@ function misfit({ name, file, find, replace, test, keys, isNamesake }) {
   if (!existsSync(join(root, file))) return say(`no such file: ${file}`);
   const count = readFileSync(join(root, file), "utf8").split(find).length - 1;
   if (count !== 1) return say(`what it looks for is in ${file} ${count} times, not once`);
-  const source = test.startsWith("native/") ? `native/test/${test.slice(7)}.cc` : null;
-  if (existsSync(join(root, source ?? `test/${test}.test.ts`))) return [];
+  const sources = isNative(test)
+    ? [`native/test/${executable(test)}.cc`]
+    : [`test/${test}.test.ts`, ...(byHand ? [`test/${test}.ts`] : [])];
+  if (sources.some((source) => existsSync(join(root, source)))) return [];
   return say(`no such test: ${test}`);
 }
 
@@ -156,7 +167,7 @@ async function runAll(mutants, limitMs) {
 
 /** Builds the clean tree and runs every named test in it: only one that passes can convict. */
 async function prepareTests(mutants) {
-  const { discover } = await import(join(root, "dist/test/runner/discover.js"));
+  const { discover, typescriptTest } = await import(join(root, "dist/test/runner/discover.js"));
   const build = { directory: testsDirectory({ tree }), sanitizer: null };
   const known = new Map(discover(tree, build).map((file) => [file.name, file]));
   const names = [...new Set(mutants.map(({ test }) => test))].sort();
@@ -168,7 +179,7 @@ async function prepareTests(mutants) {
   }
   const tests = new Map();
   for (const name of names) {
-    const file = known.get(name);
+    const file = known.get(name) ?? typescriptTest(tree, `${name}.ts`);
     const { failed, skip, elapsedMs, result } = await runTest(file);
     if (failed) console.log(`${result.output}\n${name} fails without any mutant`);
     const timeoutMs = Math.max(MIN_TIMEOUT_MS, elapsedMs * TIMEOUT_FACTOR);

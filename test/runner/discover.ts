@@ -52,20 +52,23 @@ function typescriptTests(root: string): TestFile[] {
   const sources = readdirSync(join(root, "test"), { recursive: true, encoding: "utf8" });
   return sources
     .filter((source) => source.endsWith(".test.ts"))
-    .map((source) => {
-      const kind = source.includes("/") ? (source.split("/")[0] ?? "") : "";
-      const seconds = TIMEOUT_SECONDS.get(kind) ?? DEFAULT_TIMEOUT_SECONDS;
-      const name = source.replace(/\.test\.ts$/, "");
-      return {
-        name,
-        language: "typescript",
-        root,
-        command: process.execPath,
-        args: ["--enable-source-maps", join(root, "dist/test", source.replace(/\.ts$/, ".js"))],
-        timeoutMs: seconds * 1000,
-        exclusive: EXCLUSIVE.has(name),
-      };
-    });
+    .map((source) => typescriptTest(root, source));
+}
+
+/** By its path in test/; of one that is run by hand, too. */
+export function typescriptTest(root: string, source: string): TestFile {
+  const kind = source.includes("/") ? (source.split("/")[0] ?? "") : "";
+  const seconds = TIMEOUT_SECONDS.get(kind) ?? DEFAULT_TIMEOUT_SECONDS;
+  const name = source.replace(/(\.test)?\.ts$/, "");
+  return {
+    name,
+    language: "typescript",
+    root,
+    command: process.execPath,
+    args: ["--enable-source-maps", join(root, "dist/test", source.replace(/\.ts$/, ".js"))],
+    timeoutMs: seconds * 1000,
+    exclusive: EXCLUSIVE.has(name),
+  };
 }
 
 function nativeTests(root: string, build: NativeBuild): TestFile[] {
