@@ -10,6 +10,7 @@ import { machineText, runText, suiteText } from "./markdown.js";
 import { publish } from "./publish.js";
 import { type Results, readResults, writeResults } from "./results.js";
 import { type Reporter, runSuites } from "./run.js";
+import { spdkVersion } from "./subjects/spdk.js";
 import type { Suite } from "./suite.js";
 import { branchSuite } from "./suites/branch.js";
 import { costSuite } from "./suites/cost.js";
@@ -73,6 +74,10 @@ async function main(argv: string[]): Promise<number> {
             default: 60,
             describe: "How long the suite idle watches what does nothing",
           })
+          .option("spdk", {
+            type: "string",
+            describe: "A build of SPDK's nvmf_tgt, to be measured beside ours by the suite target",
+          })
           .option("quick", {
             type: "boolean",
             default: false,
@@ -98,7 +103,10 @@ async function main(argv: string[]): Promise<number> {
         const names = args.suites ?? [];
         const chosen = SUITES.filter(({ name }) => names.length === 0 || names.includes(name));
         const folder = resolve(args.dir);
-        const results = await runSuites(chosen, { ...options, folder }, terminalReporter());
+        const { spdk = null } = args;
+        if (spdk !== null) spdkVersion(spdk);
+        const all = { ...options, folder, spdk };
+        const results = await runSuites(chosen, all, terminalReporter());
         if (args.out !== undefined) writeFileSync(args.out, writeResults(results));
         print(results);
         if (args.publish) publishResults(results);

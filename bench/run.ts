@@ -6,7 +6,7 @@ import { describeMachine, loadNow } from "./machine.js";
 import { RESULTS_FORMAT, type Results, type RunOptions, type SuiteResult } from "./results.js";
 import { unmountAll } from "./subjects/mounts.js";
 import { killServers } from "./subjects/server-process.js";
-import { missingPrograms, type Suite } from "./suite.js";
+import { missingPrograms, type Suite, type SuiteContext } from "./suite.js";
 
 /** As a shell has it for a program that SIGINT ended. */
 const CUT_SHORT_EXIT_CODE = 130;
@@ -19,10 +19,10 @@ export interface Reporter {
 /** `folder` is made if there is none; only what the run itself makes in it is removed. */
 export async function runSuites(
   suites: readonly Suite[],
-  options: RunOptions & { folder: string },
+  options: RunOptions & Pick<SuiteContext, "folder" | "spdk">,
   reporter: Reporter,
 ): Promise<Results> {
-  const { folder, sizeBytes, seconds, rounds, idleSeconds } = options;
+  const { folder, spdk, sizeBytes, seconds, rounds, idleSeconds } = options;
   const figures = { sizeBytes, seconds, rounds, idleSeconds };
   const missing = missingPrograms(suites.flatMap((suite) => suite.needs));
   if (missing.length > 0) throw new Error(`these programs are missing: ${missing.join(", ")}`);
@@ -47,7 +47,7 @@ export async function runSuites(
       mkdirSync(place);
       own.add(place);
       reporter.say(`${suite.name}: ${suite.describe}`);
-      const context = { ...figures, folder: place, ...reporter };
+      const context = { ...figures, folder: place, spdk, ...reporter };
       results.push({ name: suite.name, ...(await suite.run(context)) });
       rmSync(place, { recursive: true, force: true });
     }

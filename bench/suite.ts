@@ -6,6 +6,8 @@ import type { RunOptions, SuiteResult } from "./results.js";
 export interface SuiteContext extends RunOptions {
   /** Empty, on the file system to be measured; the suite's own. */
   folder: string;
+  /** SPDK's nvmf_tgt, if the user has one. */
+  spdk: string | null;
   /** One line of progress, for people. */
   say(text: string): void;
   /** Short-lived progress; the next line replaces it. */

@@ -1,10 +1,13 @@
 // Over NVMe/TCP on loopback, with our own load as the host: where the device decides, and where it
 // does not. The second is the same daemon on a pool in memory, so that what is left is the CPU
-// time of the target. CPU is the daemon's.
+// time of the target. CPU is the target's. SPDK's target is measured in the same rounds, if there
+// is one.
 import { accessSync, constants, mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { type Metric, type Table, TableBuilder } from "../results.js";
 import { type PandoServer, servePando } from "../subjects/pando.js";
+import type { ServerProcess } from "../subjects/server-process.js";
+import { serveSpdk, spdkVersion } from "../subjects/spdk.js";
 import type { Suite, SuiteContext } from "../suite.js";
 import {
   FILL,
@@ -33,13 +36,14 @@ const WORKLOADS: Workload[] = [
 
 export const targetSuite: Suite = {
   name: "target",
-  describe: "the daemon over NVMe/TCP, with the pool on the device and in memory",
+  describe: "the daemon over NVMe/TCP, with the pool on the device and in memory (beside SPDK's)",
   needs: ["fio"],
   async run(context) {
     const tables = [await onDevice(context)];
     const absent: string[] = [];
     if (isWritable(MEMORY)) tables.push(await inMemory(context));
     else absent.push(`the pool in memory: ${MEMORY} is not there to be written`);
+    if (context.spdk === null) absent.push("SPDK's target: --spdk names none");
     return { tables, plots: [], absent };
   },
 };
@@ -69,8 +73,9 @@ async function onDevice(context: SuiteContext): Promise<Table> {
     table.add(workloadName(workload), RAW, [iops, p50Us, p99Us, (cpuSeconds * 1e6) / ops, 1]);
     return iops;
   };
-  await measure(context, { path: join(folder, "pool"), regionBytes: sizeBytes, table, baseline });
-  return table.build();
+  const place = { path: join(folder, "pool"), spdkPath: join(folder, "spdk") };
+  await measure(context, { ...place, regionBytes: sizeBytes, table, baseline });
+  return table.build(aboutSpdk(context));
 }
 
 async function inMemory(context: SuiteContext): Promise<Table> {
@@ -82,17 +87,24 @@ async function inMemory(context: SuiteContext): Promise<Table> {
   });
   const regionBytes = Math.min(MEMORY_BYTES, context.sizeBytes);
   try {
-    await measure(context, { path: join(folder, "pool"), regionBytes, table, baseline: null });
+    const place = { path: join(folder, "pool"), spdkPath: null };
+    await measure(context, { ...place, regionBytes, table, baseline: null });
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-  return table.build(
-    `A set of ${regionBytes / 2 ** 20} MiB; tmpfs copies in the kernel's workers.`,
-  );
+  const about = `A set of ${regionBytes / 2 ** 20} MiB; tmpfs copies in the kernel's workers.`;
+  return table.build(`${about} ${aboutSpdk(context)}`.trim());
+}
+
+function aboutSpdk({ spdk }: SuiteContext): string {
+  if (spdk === null) return "";
+  return `${spdkVersion(spdk)}: a thin logical volume; its target spins on one core, and is stopped while ours is measured.`;
 }
 
 interface Measured {
   path: string;
+  /** Of SPDK's file; null: in memory. */
+  spdkPath: string | null;
   regionBytes: number;
   table: TableBuilder;
   /** Gives the IOPS that the others are compared with; without one there is no ratio. */
@@ -101,12 +113,26 @@ interface Measured {
     | null;
 }
 
+interface Subject {
+  /** Before the number of queues, in a column's name. */
+  name: string;
+  target: NvmeTarget;
+  process: ServerProcess;
+  /** Takes the CPU from others even when nobody asks it for anything. */
+  spins: boolean;
+  stop(): Promise<void>;
+}
+
 async function measure(context: SuiteContext, measured: Measured): Promise<void> {
-  const { path, regionBytes, table, baseline } = measured;
-  const server = await servePando(path, { poolBytes: regionBytes + POOL_OVERHEAD_BYTES });
+  const { regionBytes, table, baseline } = measured;
+  const subjects: Subject[] = [];
   try {
-    const target = await serve(server, regionBytes);
-    await runNvmeLoad(target, { ...FILL, queues: 1 }, { regionBytes, durationMs: null, seed: 1 });
+    for await (const subject of served(context, measured)) {
+      subjects.push(subject);
+      const fill = { regionBytes, durationMs: null, seed: 1 };
+      await runNvmeLoad(subject.target, { ...FILL, queues: 1 }, fill);
+      if (subject.spins) subject.process.pause();
+    }
     let seed = 0;
     for (const workload of WORKLOADS) {
       const row = workloadName(workload);
@@ -116,23 +142,43 @@ async function measure(context: SuiteContext, measured: Measured): Promise<void>
         context.status(`${row}, round ${round + 1} of ${context.rounds}`);
         const compared = baseline === null ? null : await baseline(workload, run);
         for (const queues of QUEUES) {
-          const before = server.process.cpuSeconds();
-          const figures = await runNvmeLoad(
-            target,
-            { ...workload, queues },
-            { regionBytes, ...run },
-          );
-          const cpu = server.process.cpuSeconds() - before;
-          const { iops, p50Us, p99Us, ops } = figures;
-          const ratio = compared === null ? [] : [iops / compared];
-          const column = queues === 1 ? "1 queue" : `${queues} queues`;
-          table.add(row, column, [iops, p50Us, p99Us, (cpu * 1e6) / ops, ...ratio]);
+          for (const { name, target, process, spins } of subjects) {
+            if (spins) process.goOn();
+            const before = process.cpuSeconds();
+            const load = { ...workload, queues };
+            const figures = await runNvmeLoad(target, load, { regionBytes, ...run });
+            const cpu = process.cpuSeconds() - before;
+            if (spins) process.pause();
+            const { iops, p50Us, p99Us, ops } = figures;
+            const ratio = compared === null ? [] : [iops / compared];
+            const column = `${name}${queues === 1 ? "1 queue" : `${queues} queues`}`;
+            table.add(row, column, [iops, p50Us, p99Us, (cpu * 1e6) / ops, ...ratio]);
+          }
         }
       }
     }
   } finally {
-    await server.stop();
+    for (const { process, spins, stop } of subjects) {
+      if (spins) process.goOn();
+      await stop();
+    }
   }
+}
+
+async function* served(context: SuiteContext, measured: Measured): AsyncGenerator<Subject> {
+  const { path, spdkPath, regionBytes: sizeBytes } = measured;
+  const server = await servePando(path, { poolBytes: sizeBytes + POOL_OVERHEAD_BYTES });
+  const { process } = server;
+  yield {
+    name: "",
+    target: await serve(server, sizeBytes),
+    process,
+    spins: false,
+    stop: server.stop,
+  };
+  if (context.spdk === null) return;
+  const peer = await serveSpdk(context.spdk, { path: spdkPath, sizeBytes, hostNqn: HOST_NQN });
+  yield { name: "SPDK, ", spins: true, ...peer };
 }
 
 async function serve(server: PandoServer, sizeBytes: number): Promise<NvmeTarget> {

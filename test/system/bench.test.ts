@@ -138,6 +138,7 @@ test("what cannot be run is refused in one line", () => {
     [["engine", "--size", "1MiB"], /^error: --size 1 MiB: whole MiB, at least 32/],
     [["engine", "--seconds", "0"], /^error: --seconds 0: 0\.1 to 3600\n$/],
     [["engine", "--rounds", "1.5"], /^error: --rounds 1\.5: a whole number/],
+    [["target", "--spdk", "/bin/true"], /^error: --spdk \/bin\/true: no nvmf_tgt of SPDK\n$/],
     [["compare", join(folder, "none.json"), "b"], /^error: .*none\.json cannot be read/],
   ] as [string[], RegExp][]) {
     const run = bench(...args);
