@@ -28,8 +28,11 @@ const SHARED = [
 const KINDS = /^(unit|contract|crash)\//;
 /** Many minutes by itself, and nothing of the seam that the others do not touch. */
 const TOO_SLOW = /^crash\/(enumerated|exhaustive)/;
-/** Of other processes, which have no addon or, as fio, cannot bear the sanitizer. */
-const NOT_OF_THE_ADDON = /^unit\/(bench|cli|csi-|fio-wrapper)/;
+/**
+ * Of other processes, without the addon, or with what the sanitizer cannot bear: fio, libraries
+ * that fail calls.
+ */
+const NOT_OF_THE_ADDON = /^unit\/(bench|cli|csi-|fio-wrapper|lmdb-failure)/;
 
 function main(names) {
   setup({ tests: true });
