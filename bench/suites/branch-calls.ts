@@ -4,6 +4,7 @@ import { formatSize } from "../../engine/base/size.js";
 import { type Plot, TableBuilder } from "../results.js";
 import { median, quantile } from "../statistics.js";
 import { type Branches, untilLoaded } from "../subjects/branches.js";
+import { syncTimes } from "../subjects/disk-sync.js";
 import type { SuiteContext } from "../suite.js";
 import { FILL, runFioLoad, type Workload } from "../workload.js";
 
@@ -57,6 +58,7 @@ export async function callTimes(
     table.add(row, branches.name, [median(times), quantile(times, 1)]);
   };
 
+  record("4 KiB written and synced, no subject", syncTimes(context.folder, count));
   const idle = await callAll(branches, "idle", { count, goOn: () => true });
   record("snapshot, idle", idle.snapshots);
   record("clone of it, served, idle", idle.clones);
