@@ -16,6 +16,7 @@ import { identityService } from "./identity.js";
 import { listNodes } from "./kubernetes.js";
 import { MountTable } from "./mount-table.js";
 import { nodeService } from "./node.js";
+import { warnOfKey } from "./node-tls.js";
 import type { ServiceName } from "./protocol.js";
 import { type Service, startCsiServer } from "./server.js";
 import { StorageNodes } from "./storage-nodes.js";
@@ -45,7 +46,7 @@ export async function startDriver(config: CsiConfig): Promise<Driver> {
     Object.assign(services, controllerServices({ nodes, maxVolumesPerNode }));
   }
   const discovery = nodes === null ? null : await discover(config, nodes, log);
-  if (mode !== "controller") services.Node = await makeNode(config);
+  if (mode !== "controller") services.Node = await makeNode(config, log);
   const server = await startCsiServer({ socket: endpoint, services, log });
   log.info(
     { endpoint, mode, storageNodes: config.storageNodes.map(({ name }) => name) },
@@ -86,19 +87,21 @@ async function discover(
   });
 }
 
-async function makeNode(config: CsiConfig): Promise<Service> {
+async function makeNode(config: CsiConfig, log: Log): Promise<Service> {
   const { hostNqn, tlsKeyFile, maxVolumesPerNode, zone } = config;
   const identity = await readHostIdentity(identityFiles, hostNqn);
   if (identity.hostNqn.length > MAX_NODE_ID_LENGTH) {
     const message = `the host NQN is longer than ${MAX_NODE_ID_LENGTH} characters`;
     throw new PandoError("EINVAL", message, { field: "hostNqn" });
   }
+  const tls = tlsKeyFile === null ? null : await openHostTls(identity.hostNqn, tlsKeyFile);
+  if (tls !== null) warnOfKey(tls, log);
   return nodeService({
     nodeId: identity.hostNqn,
     maxVolumesPerNode,
     zone,
     initiator: new Initiator(identity),
-    tls: tlsKeyFile === null ? null : await openHostTls(identity.hostNqn, tlsKeyFile),
+    tls,
     mounts: new MountTable(runCommand),
     fileSystems: new FileSystems(runCommand),
   });

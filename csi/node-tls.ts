@@ -4,8 +4,10 @@
 // volume. That may be older than the key, so it is no reason against TLS; but without a key there
 // is nothing to try.
 import { status } from "@grpc/grpc-js";
+import { isPandoError } from "../engine/base/errors.js";
+import type { Log } from "../engine/base/log.js";
 import type { HostTls } from "../nvmf/host-tls.js";
-import { CsiError } from "./errors.js";
+import { CsiError, toCsiStatus } from "./errors.js";
 import type { Strings } from "./messages.js";
 
 /** What the publish context says where TLS is demanded. */
@@ -20,10 +22,29 @@ export async function prepareTls(
 ): Promise<boolean> {
   const { nqn, publishContext } = of;
   if (tls !== null) {
-    await tls.prepare(nqn);
+    await tls.prepare(nqn).catch(refuse);
     return true;
   }
   if (publishContext.tls === undefined) return false;
   const why = "the volume's storage node demands TLS of this node, whose plugin has no tlsKeyFile";
   throw new CsiError(status.FAILED_PRECONDITION, why);
+}
+
+/**
+ * At start. The node plugin serves without its key: volumes that are there have to be unmounted,
+ * and the key may come later.
+ */
+export function warnOfKey(tls: Pick<HostTls, "check">, log: Log): void {
+  try {
+    tls.check();
+  } catch (err) {
+    log.warn({ err }, "no volume can be staged with this node's tlsKeyFile");
+  }
+}
+
+/** Key file and key ring are this node's: nothing that the request could say better. */
+function refuse(cause: unknown): never {
+  if (!isPandoError(cause)) throw cause;
+  const message = `this node's plugin cannot use TLS: ${toCsiStatus(cause).details}`;
+  throw new CsiError(status.FAILED_PRECONDITION, message, { cause });
 }

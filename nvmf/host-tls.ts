@@ -22,16 +22,24 @@ export class HostTls {
 
   /** Before a connection to the subsystem. */
   async prepare(subsystemNqn: string): Promise<void> {
-    const { hostNqn, keyFile, keyring } = this.#parts;
+    const { hostNqn, keyring } = this.#parts;
     const names = { hostNqn, subsystemNqn };
-    const psk = parseTlsPsk(readKeyFile(keyFile, "TLS key", parseTlsPsk), "TLS key");
-    await keyring.insert(names, tlsKeysByIdentity(psk, names));
+    await keyring.insert(names, tlsKeysByIdentity(this.#readKey(), names));
   }
 
   /** After it. */
   async forget(subsystemNqn: string): Promise<void> {
     const { hostNqn, keyring } = this.#parts;
     await keyring.forget({ hostNqn, subsystemNqn });
+  }
+
+  /** Throws what a connection would be told of the key file now. */
+  check(): void {
+    this.#readKey();
+  }
+
+  #readKey() {
+    return parseTlsPsk(readKeyFile(this.#parts.keyFile, "TLS key", parseTlsPsk), "TLS key");
   }
 }
 

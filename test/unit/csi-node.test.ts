@@ -32,6 +32,8 @@ class FakeNode {
   /** The subsystems for which the kernel has its TLS key, and how it connected. */
   readonly keys = new Set<string>();
   readonly connections: string[] = [];
+  /** What is wrong with its key file. */
+  keyFault: PandoError | null = null;
   /** The driver dies at this side effect, before it or after it. */
   fault: { dieAtChange: number; before: boolean } | null = null;
   changes = 0;
@@ -113,7 +115,11 @@ class FakeNode {
 
   #tls() {
     return {
-      prepare: (nqn: string) => this.#change(async () => void this.keys.add(nqn)),
+      prepare: (nqn: string) =>
+        this.#change(async () => {
+          if (this.keyFault !== null) throw this.keyFault;
+          this.keys.add(nqn);
+        }),
       forget: (nqn: string) => this.#change(async () => void this.keys.delete(nqn)),
     };
   }
@@ -267,6 +273,11 @@ test("with a key every volume is connected over TLS; without, none that demands 
     await secured.call("NodeStageVolume", {});
     assert.equal(secured.connections, ["over TLS", "over TLS"]);
     assert.equal([...secured.keys], [NQN]);
+    const hint = "chmod 600 tls.key";
+    secured.keyFault = new PandoError("EPERM", "tls.key is readable for others", { hint });
+    const unable = secured.call("NodeStageVolume", {});
+    const why = /^this node's plugin cannot use TLS: tls.key is readable .* \(chmod 600 tls.key\)$/;
+    await refusesWith(unable, status.FAILED_PRECONDITION, why);
     const refused = open.call("NodeStageVolume", demanded);
     await refusesWith(refused, status.FAILED_PRECONDITION, /demands TLS .* has no tlsKeyFile/);
     assert.equal(open.connections, []);

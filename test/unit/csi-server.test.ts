@@ -1,6 +1,6 @@
 // The CSI driver on its socket: one call at a time for each subject, what the log says and what it
 // never does, and how `pando-csi` starts.
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { lstatSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Writable } from "node:stream";
@@ -18,6 +18,8 @@ import { FakeNode, MOUNT } from "../support/csi.js";
 import { CsiClient } from "../support/csi-client.js";
 import { temporaryFolder } from "../support/pando.js";
 import { refuses } from "../support/refuses.js";
+
+const PROGRAM = fileURLToPath(new URL("../../csi/main.js", import.meta.url));
 
 const folder = temporaryFolder();
 test.after(() => folder.remove());
@@ -142,9 +144,8 @@ test("each wrong value is named", () => {
 });
 
 test("pando-csi says in one line why it does not start", () => {
-  const program = fileURLToPath(new URL("../../csi/main.js", import.meta.url));
   const run = (...args: string[]) =>
-    spawnSync(process.execPath, [program, ...args], { encoding: "utf8", timeout: 30_000 });
+    spawnSync(process.execPath, [PROGRAM, ...args], { encoding: "utf8", timeout: 30_000 });
   const none = run("--mode", "controller");
   assert.is(none.status, 1);
   assert.match(none.stderr, /^error: storageNodes is missing: [^\n]+\n$/);
@@ -152,6 +153,26 @@ test("pando-csi says in one line why it does not start", () => {
   const help = run("--help");
   assert.is(help.status, 0);
   assert.match(help.stdout, /--max-volumes-per-node/);
+});
+
+test("a node plugin without its key serves, and says so at once", async () => {
+  const socket = join(folder.path, "node.sock");
+  const args = ["--mode=node", `--endpoint=${socket}`];
+  const key = ["--host-nqn=nqn.2014-08.org.example:node-1", "--tls-key-file=/none/tls.key"];
+  const plugin = spawn(process.execPath, [PROGRAM, ...args, ...key]);
+  const ended = new Promise((resolve) => plugin.once("close", resolve));
+  let said = "";
+  for await (const text of plugin.stderr.setEncoding("utf8")) {
+    said += text;
+    if (!text.includes('"msg":"serving"')) continue;
+    const client = new CsiClient(socket);
+    await client.call("Identity", "Probe", {});
+    client.close();
+    plugin.kill("SIGTERM");
+  }
+  assert.is(await ended, 0, said);
+  const [warned = ""] = said.split("\n");
+  assert.match(warned, /"level":40,.*cannot read the TLS key: .*\/none\/tls.key.*tlsKeyFile/);
 });
 
 test.run();
