@@ -45,9 +45,15 @@ const scenarios: Record<string, (csi: CsiClient) => Promise<void>> = {
   "move: takes over": moveTakesOver,
   "move: is fenced": moveIsFenced,
   "move: ends": moveEnds,
+  "tls: no key": (csi) => tlsRefused(csi, /demands TLS .* has no tlsKeyFile/),
+  "tls: a key for all": (csi) => tlsRefused(csi, /cannot use TLS: .*readable for others/),
+  "tls: a wrong key": tlsWrongKey,
+  "tls: begins": tlsBegins,
+  "tls: goes on": tlsGoesOn,
+  "tls: ends": tlsEnds,
 };
 /** What is mounted outlives the driver. */
-const GO_ON = ["move: begins", "move: takes over"];
+const GO_ON = ["move: begins", "move: takes over", "tls: begins", "tls: goes on"];
 
 /** A pod that moves to a second node while the first one still has its volume mounted. */
 const MOVING = {
@@ -58,6 +64,7 @@ const MOVING = {
   sizeBytes: 256 * MIB,
   parameters: { fastIoFailSeconds: "2", ctrlLossSeconds: "4" },
 };
+const SECURED = { capability: MOVING.capability, sizeBytes: 64 * MIB };
 
 for await (const scenario of createInterface({ input: process.stdin })) {
   const status = await play(scenario).then(
@@ -73,7 +80,8 @@ for await (const scenario of createInterface({ input: process.stdin })) {
 async function play(scenario: string): Promise<void> {
   const run = scenarios[scenario];
   if (run === undefined) throw new Error(`no scenario ${scenario}`);
-  const driver = await startDriver(config);
+  const tlsKeyFile = scenario === "tls: no key" ? null : config.tlsKeyFile;
+  const driver = await startDriver({ ...config, tlsKeyFile });
   const csi = new CsiClient(config.endpoint);
   try {
     await run(csi);
@@ -229,6 +237,50 @@ async function moveEnds(csi: CsiClient): Promise<void> {
   await remove(csi, pod.of.volumeId);
 }
 
+async function securedPod(csi: CsiClient): Promise<Pod> {
+  const volumeId = await create(csi, "secured", SECURED);
+  const { capability } = SECURED;
+  return new Pod(csi, { node: nodeId, name: "secured", volumeId, capability });
+}
+
+async function tlsRefused(csi: CsiClient, why: RegExp): Promise<void> {
+  const pod = await securedPod(csi);
+  const { code, details } = await errorOf(pod.start());
+  assert.is(code, status.FAILED_PRECONDITION, details);
+  assert.match(details, why);
+  await pod.stop();
+}
+
+async function tlsWrongKey(csi: CsiClient): Promise<void> {
+  const pod = await securedPod(csi);
+  const { code, details } = await errorOf(pod.start());
+  console.log(`refused with ${status[code]}: ${details}`);
+  assert.is.not(code, status.OK);
+  await pod.stop();
+}
+
+async function tlsBegins(csi: CsiClient): Promise<void> {
+  const pod = await securedPod(csi);
+  await pod.start();
+  writeFileSync(`${pod.target}/first`, "over TLS", { flush: true });
+}
+
+async function tlsGoesOn(csi: CsiClient): Promise<void> {
+  const pod = await securedPod(csi);
+  assert.is(readFileSync(`${pod.target}/first`, "utf8"), "over TLS");
+  writeFileSync(`${pod.target}/second`, Buffer.alloc(8 * MIB, "x"), { flush: true });
+  execFileSync("sync", ["-f", pod.target]);
+}
+
+async function tlsEnds(csi: CsiClient): Promise<void> {
+  const pod = await securedPod(csi);
+  await pod.stop();
+  await pod.start();
+  assert.is(readFileSync(`${pod.target}/second`).length, 8 * MIB);
+  await pod.stop();
+  await remove(csi, pod.of.volumeId);
+}
+
 async function snapshot(csi: CsiClient, sourceVolumeId: string, name: string): Promise<string> {
   const answer = await csi.call("Controller", "CreateSnapshot", { sourceVolumeId, name });
   const made = answer.snapshot as { snapshotId: string; readyToUse: boolean };
@@ -236,10 +288,14 @@ async function snapshot(csi: CsiClient, sourceVolumeId: string, name: string): P
   return made.snapshotId;
 }
 
-function codeOf(work: Promise<unknown>): Promise<status> {
+async function codeOf(work: Promise<unknown>): Promise<status> {
+  return (await errorOf(work)).code;
+}
+
+function errorOf(work: Promise<unknown>): Promise<{ code: status; details: string }> {
   return work.then(
-    () => status.OK,
-    (error: { code: status }) => error.code,
+    () => ({ code: status.OK, details: "" }),
+    (error: { code: status; details: string }) => error,
   );
 }
 
