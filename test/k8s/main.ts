@@ -52,11 +52,11 @@ async function testCluster(go: string, folder: string, outcome: Outcome): Promis
     const apply = async () => void documents.push(...(await applyManifests(cluster, texts)));
     await runSteps([["the API server takes every manifest", apply]], outcome);
     const storage = await startStorage(cluster, programs, { folder, documents });
-    const binder = startBinder(cluster.api, DRIVER_NAME);
     try {
+      const binder = startBinder(cluster.api, DRIVER_NAME);
       await runSteps(branchingSteps(cluster, storage), outcome);
-    } finally {
       await binder.stop();
+    } finally {
       await storage.stop();
     }
   } finally {

@@ -26,6 +26,7 @@ const START_TIMEOUT_MS = 30_000;
 /** Among them daemons that have to refuse to start: one that starts after all must end too. */
 const COMMAND_TIMEOUT_MS = 30_000;
 const daemons = new Set<ChildProcess>();
+process.once("exit", killDaemons);
 
 /** For `after`: ends what a test that failed has left running. */
 export function killDaemons(): void {
