@@ -2,8 +2,8 @@
 // holds what comes out against the schemas of Kubernetes, of the snapshot CRDs and of
 // CloudNativePG; and what is in two places has to agree.
 import { spawnSync } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join, relative } from "node:path";
 import * as assert from "uvu/assert";
 import { findProgram, repositoryRoot } from "../system/vm/host.js";
 import { provideGoModule, provideGoProgram } from "./go.js";
@@ -34,9 +34,30 @@ const EVERYTHING = [
   ...["--set", "storage.enabled=true,storageClass.isDefault=true,image.tag=v9"],
   ...["--set", "imagePullSecrets[0].name=hush,storageClass.parameters.ioQueues=4"],
   ...["--set", "storageClass.fsType=xfs,kubeletDir=/var/lib/k0s/kubelet,maxVolumesPerNode=20"],
+  ...["--set", "node.tlsKeyFile=/etc/nvme/a.key,topology=zone"],
+  ...["--set", "storageNodes[0].pool=fast,storageNodes[0].zone=z"],
 ];
-/** The chart has the configuration's flags for the node plugin, which has no configuration file. */
-const CHART_ONLY = /^--(driver-name|max-volumes-per-node|log-level)=/;
+/** What is wanted beside the driver: of kustomize a component, of the chart a value. */
+const COMPONENTS: Record<string, string> = {
+  tls: "node.tlsKeyFile=/etc/nvme/pando-tls.key",
+  zones: "topology=zone",
+};
+/**
+ * The chart has the configuration's flags for the node plugin, which has no configuration file; and
+ * in its configuration file what a component adds to the controller's flags.
+ */
+const NOT_IN_BOTH = /^--(driver-name|max-volumes-per-node|log-level|topology)=/;
+
+/** The driver with a component, as a folder for kustomize. */
+function withComponent(folder: string, component: string): string {
+  const made = mkdtempSync(join(folder, `${component}-`));
+  const [driver, wanted] = ["kustomize", component].map((name) =>
+    relative(made, join(deploy, name)),
+  );
+  const text = `resources:\n  - ${driver}\ncomponents:\n  - ${wanted}\n`;
+  writeFileSync(join(made, "kustomization.yaml"), text);
+  return made;
+}
 
 /** What kustomize deploys, and before it the CRDs that it needs: each object's YAML. */
 export async function readDeployment(go: string): Promise<string[]> {
@@ -72,10 +93,25 @@ export async function manifestSteps(go: string, folder: string): Promise<Step[]>
     const args = ["-strict", "-summary", "-schema-location", location];
     run(kubeconform, args, manifests);
   };
+  // One that Go has built by itself takes every cluster for an old one.
+  const cluster = ["--namespace", "pando-csi", "--kube-version", KUBERNETES.version];
   const template = (...values: string[]) =>
-    run(helm, ["template", "pando", chart, "--namespace", "pando-csi", ...values]);
+    run(helm, ["template", "pando", chart, ...cluster, ...values]);
   const kustomized = ["kustomize", "storage"].map(
     (name): Step => [`kustomize: ${name}`, () => conform(kustomize(join(deploy, name)))],
+  );
+  const components = Object.entries(COMPONENTS).map(
+    ([component, value]): Step => [
+      `kustomize and helm: ${component}`,
+      () => {
+        const kustomized = kustomize(withComponent(folder, component));
+        conform(kustomized);
+        const charted = template(...NODES, "--set", value);
+        assert.equal(whatIsRun(read([kustomized])), whatIsRun(read([charted])));
+        const plain = kustomize(join(deploy, "kustomize"));
+        assert.not.equal(whatIsRun(read([kustomized])), whatIsRun(read([plain])));
+      },
+    ],
   );
   const example = readdirSync(examples).map(
     (name): Step => [
@@ -99,6 +135,7 @@ export async function manifestSteps(go: string, folder: string): Promise<Step[]>
         assert.equal(whatIsRun(charted), whatIsRun(kustomized));
       },
     ],
+    ...components,
     ["the chart is of this version", () => versions(read)],
   ];
 }
@@ -111,6 +148,8 @@ function refusals(helm: string): void {
     [[...NODES, "--set", "storageClass.fsType=ntfs"], /fsType/],
     [[...NODES, "--set", "maxVolumesPerNode=many"], /maxVolumesPerNode/],
     [[...NODES, "--set", "replicas=3"], /replicas/],
+    [[...NODES, "--set", "node.tlsKeyFile=/root/key"], /tlsKeyFile/],
+    [[...NODES, "--set", "topology=region"], /topology/],
   ];
   for (const [values, message] of wrong) {
     const { status, stderr } = spawnSync(helm, ["template", "x", chart, ...values]);
@@ -132,25 +171,28 @@ function packageVersion(): string {
 interface Deployed {
   kind: string;
   rules?: unknown;
+  volumeBindingMode?: string;
   spec?: { template?: { spec: PodSpec } };
 }
 
 interface PodSpec {
-  containers: { name: string; image: string; args?: string[] }[];
+  containers: { name: string; image: string; args?: string[]; env?: unknown[] }[];
 }
 
-/** Images, arguments and rules: what would drift apart. */
+/** Images, arguments, rules and how claims are bound: what would drift apart. */
 function whatIsRun(manifests: unknown[]): unknown {
   const all = manifests as Deployed[];
   const rules = all.filter(({ kind }) => /Role$/.test(kind)).map((one) => one.rules);
   const containers = all.flatMap(({ spec }) => spec?.template?.spec.containers ?? []);
-  const run = containers.map(({ name, image, args = [] }) => ({
+  const run = containers.map(({ name, image, args = [], env = [] }) => ({
     name,
     image,
-    args: args.filter((one) => !CHART_ONLY.test(one)).sort(),
+    args: args.filter((one) => !NOT_IN_BOTH.test(one)).sort(),
+    env,
   }));
   const text = (one: unknown) => JSON.stringify(one);
-  return { rules: rules.map(text).sort(), run: run.map(text).sort() };
+  const binding = all.flatMap(({ volumeBindingMode = [] }) => volumeBindingMode);
+  return { rules: rules.map(text).sort(), run: run.map(text).sort(), binding };
 }
 
 function yamlFiles(folder: string): string[] {
