@@ -72,13 +72,19 @@ export class KubernetesApi {
 
   /** What a manifest's text, in YAML, makes. */
   async createFrom(text: string): Promise<Stored> {
-    const apiVersion = /^apiVersion: *(\S+)/m.exec(text)?.[1] ?? "";
-    const kind = /^kind: *(\S+)/m.exec(text)?.[1] ?? "";
-    const namespace = /^ {2}namespace: *(\S+)/m.exec(text)?.[1] ?? "default";
-    const path = await this.#path({ apiVersion, kind, metadata: { name: "", namespace } }, "");
+    const path = await this.#pathOf(text);
     const reply = await this.send("POST", path, text);
     if (reply.code < 300) return reply.body as unknown as Stored;
     throw new ApiError(`POST ${path}`, reply.code, reply.body.message);
+  }
+
+  /** As `kubectl apply` on the server's side: what is there becomes what the text says. */
+  async apply(text: string): Promise<Stored> {
+    const name = /^ {2}name: *(\S+)/m.exec(text)?.[1] ?? "";
+    const path = `${await this.#pathOf(text)}/${name}?fieldManager=test&force=true`;
+    const reply = await this.send("APPLY", path, text);
+    if (reply.code < 300) return reply.body as unknown as Stored;
+    throw new ApiError(`apply ${path}`, reply.code, reply.body.message);
   }
 
   /** All of a kind, in all namespaces; lists of objects do not say their kind. */
@@ -104,8 +110,8 @@ export class KubernetesApi {
     return this.#must("PATCH", whole, change) as Promise<Stored>;
   }
 
-  async delete(ref: Ref): Promise<void> {
-    await this.#must("DELETE", await this.#path(ref, ref.metadata.name));
+  async delete(ref: Ref, options: object = {}): Promise<void> {
+    await this.#must("DELETE", await this.#path(ref, ref.metadata.name), options);
   }
 
   /** What something below an object answers: a service account's token. */
@@ -159,16 +165,24 @@ export class KubernetesApi {
   /** Rejects only if there is no server. */
   send(method: string, path: string, body?: object | string): Promise<Reply> {
     const { port, token, authority } = this.options;
+    const isApply = method === "APPLY";
     const json = method === "PATCH" ? "application/merge-patch+json" : "application/json";
-    const type = typeof body === "string" ? "application/yaml" : json;
+    const yaml = isApply ? "application/apply-patch+yaml" : "application/yaml";
+    const type = typeof body === "string" ? yaml : json;
+    const content = Buffer.from(typeof body === "object" ? JSON.stringify(body) : (body ?? ""));
     const headers = {
       accept: "application/json",
       authorization: `Bearer ${token}`,
       "content-type": type,
+      // DELETE has none of itself.
+      "content-length": content.length,
     };
     return new Promise((resolve, reject) => {
       const sent = request(
-        { host: "127.0.0.1", port, ca: authority, method, path, headers },
+        {
+          ...{ host: "127.0.0.1", port, ca: authority, path, headers },
+          method: isApply ? "PATCH" : method,
+        },
         (response) => {
           const parts: Buffer[] = [];
           response.on("data", (part: Buffer) => parts.push(part));
@@ -181,8 +195,16 @@ export class KubernetesApi {
         },
       );
       sent.on("error", reject);
-      sent.end(typeof body === "object" ? JSON.stringify(body) : body);
+      sent.end(content);
     });
+  }
+
+  /** Of a manifest's kind, in its namespace. */
+  #pathOf(text: string): Promise<string> {
+    const apiVersion = /^apiVersion: *(\S+)/m.exec(text)?.[1] ?? "";
+    const kind = /^kind: *(\S+)/m.exec(text)?.[1] ?? "";
+    const namespace = /^ {2}namespace: *(\S+)/m.exec(text)?.[1] ?? "default";
+    return this.#path({ apiVersion, kind, metadata: { name: "", namespace } }, "");
   }
 
   async #path({ apiVersion, kind, metadata }: Ref, name: string): Promise<string> {

@@ -1,6 +1,6 @@
-// A control plane of its own on this machine's loopback: etcd, and the API server with RBAC. There
-// is no controller manager (binder.ts does what volumes need of it), no kubelet and no scheduler:
-// nodes, and what is attached to them, are what a test writes down.
+// A control plane of its own on this machine's loopback: etcd, the API server with RBAC, the
+// scheduler, and of the controller manager what has to do with volumes and their pods. There is no
+// kubelet: nodes are what a test writes down, and nothing runs on them.
 import { generateKeyPairSync, randomUUID } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -27,6 +27,11 @@ export interface Cluster {
 }
 
 const START_TIMEOUT_MS = 180_000;
+const CONTROLLERS = [
+  ...["persistentvolume-binder-controller", "persistentvolume-attach-detach-controller"],
+  ...["persistentvolume-protection-controller", "persistentvolumeclaim-protection-controller"],
+  "statefulset-controller",
+];
 
 export async function startCluster(programs: Programs, folder: string): Promise<Cluster> {
   const running: Running[] = [];
@@ -41,6 +46,19 @@ export async function startCluster(programs: Programs, folder: string): Promise<
       writeFileSync(path, kubeconfigText({ port, authority, token: userToken }), { mode: 0o600 });
       return path;
     };
+    const common = [
+      ...["--kubeconfig", kubeconfig("administrator", token), "--leader-elect=false"],
+      // They serve nothing.
+      ...["--secure-port=0", "--kube-api-qps=100", "--kube-api-burst=200"],
+    ];
+    const manager = [
+      ...[`--controllers=${CONTROLLERS}`, "--pvclaimbinder-sync-period=1s"],
+      // Made, if it is not there.
+      ...["--flex-volume-plugin-dir", join(folder, "flex-volumes")],
+    ];
+    const controllerManager = programs["kube-controller-manager"];
+    running.push(startProcess(controllerManager, [...common, ...manager]));
+    running.push(startProcess(programs["kube-scheduler"], common));
     return {
       api,
       kubeconfig,

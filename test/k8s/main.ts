@@ -6,14 +6,15 @@
 // Not a part of `npm test`: all of these are Go programs, and are built the first time.
 import { temporaryFolder } from "../support/pando.js";
 import type { Stored } from "./api.js";
-import { startBinder } from "./binder.js";
-import { branchingSteps, DRIVER_NAME } from "./branching.js";
+import { branchingSteps } from "./branching.js";
 import { startCluster } from "./cluster.js";
 import { findGo } from "./go.js";
-import { manifestSteps, readDeployment } from "./manifests.js";
-import { providePrograms } from "./programs.js";
+import { manifestSteps, readDeployment, readDriver } from "./manifests.js";
+import { metadataSteps } from "./metadata.js";
+import { provideMetadataSidecar, providePrograms } from "./programs.js";
 import { type Outcome, runSteps } from "./steps.js";
 import { applyManifests, startStorage } from "./storage.js";
+import { zoneSteps } from "./zones.js";
 
 const PARTS = ["manifests", "cluster"];
 
@@ -45,7 +46,9 @@ async function main(wanted: string[]): Promise<number> {
 
 async function testCluster(go: string, folder: string, outcome: Outcome): Promise<void> {
   const texts = await readDeployment(go);
+  const withZones = await readDriver(go, folder, "zones");
   const programs = await providePrograms(go);
+  const sidecar = await provideMetadataSidecar(go);
   const cluster = await startCluster(programs, folder);
   try {
     const documents: Stored[] = [];
@@ -53,9 +56,9 @@ async function testCluster(go: string, folder: string, outcome: Outcome): Promis
     await runSteps([["the API server takes every manifest", apply]], outcome);
     const storage = await startStorage(cluster, programs, { folder, documents });
     try {
-      const binder = startBinder(cluster.api, DRIVER_NAME);
       await runSteps(branchingSteps(cluster, storage), outcome);
-      await binder.stop();
+      await runSteps(metadataSteps(cluster, storage, { sidecar, folder }), outcome);
+      await runSteps(zoneSteps(cluster, storage, withZones), outcome);
     } finally {
       await storage.stop();
     }

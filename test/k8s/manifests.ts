@@ -69,6 +69,11 @@ export async function readDeployment(go: string): Promise<string[]> {
     .filter((text) => /^kind:/m.test(text) && !/^apiVersion: kustomize\./m.test(text));
 }
 
+/** The driver with a component: each object's YAML. */
+export async function readDriver(go: string, folder: string, component: string): Promise<string[]> {
+  return (await renderer(go))(withComponent(folder, component)).split(/^---\s*$/m);
+}
+
 /** What holds the manifests against their schemas. */
 export async function manifestSteps(go: string, folder: string): Promise<Step[]> {
   const [kubernetes, snapshots, postgres] = await Promise.all(
@@ -137,7 +142,21 @@ export async function manifestSteps(go: string, folder: string): Promise<Step[]>
     ],
     ...components,
     ["the chart is of this version", () => versions(read)],
+    ...unitSteps(folder),
   ];
+}
+
+/** Of storage nodes outside Kubernetes, for machines that have systemd's own tool. */
+function unitSteps(folder: string): Step[] {
+  const analyze = findProgram("systemd-analyze");
+  if (analyze === null) return [];
+  const name = "pandod.service";
+  const unit = readFileSync(join(deploy, "systemd", name), "utf8");
+  // It is not installed here.
+  const path = join(folder, name);
+  writeFileSync(path, unit.replace(/^ExecStart=\S+/m, `ExecStart=${process.execPath}`));
+  const check = () => assert.is(run(analyze, ["verify", "--man=no", path]), "");
+  return [[`systemd: ${name}`, check]];
 }
 
 /** By the chart's schema, before anything is asked of a cluster. */

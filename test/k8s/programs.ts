@@ -1,5 +1,5 @@
-// Kubernetes' API server, its store and its storage sidecars, built from their Go modules: what a
-// cluster runs between a claim and our driver.
+// Kubernetes' control plane and its storage sidecars, built from their Go modules: what a cluster
+// runs between a pod and our driver.
 //
 // They are built as one module, because most of them is the same packages; its versions are those
 // that our manifests name. The first time takes half an hour on two processors.
@@ -33,6 +33,8 @@ const MODULES = [KUBERNETES, SNAPSHOTS, ETCD, PROVISIONER, ATTACHER, RESIZER, SN
 const PACKAGES = {
   etcd: ETCD.module,
   "kube-apiserver": `${KUBERNETES.module}/cmd/kube-apiserver`,
+  "kube-controller-manager": `${KUBERNETES.module}/cmd/kube-controller-manager`,
+  "kube-scheduler": `${KUBERNETES.module}/cmd/kube-scheduler`,
   "csi-provisioner": `${PROVISIONER.module}/cmd/csi-provisioner`,
   "csi-attacher": `${ATTACHER.module}/cmd/csi-attacher`,
   "csi-resizer": `${RESIZER.module}/cmd/csi-resizer`,
@@ -43,7 +45,41 @@ export type ProgramName = keyof typeof PACKAGES;
 /** Paths. */
 export type Programs = Record<ProgramName, string>;
 
+const METADATA = {
+  module: "github.com/kubernetes-csi/external-snapshot-metadata",
+  version: "v1.1.0",
+};
+/** The one that it names itself is not to be had from Go's proxy. */
+const METADATA_CLIENT = { module: `${METADATA.module}/client`, version: "v1.0.0" };
+
 const BUILD_TIMEOUT_MS = 3_600_000;
+
+/** The sidecar between backup software and the driver: a module of its own, with its files. */
+export interface MetadataSidecar {
+  program: string;
+  /** What its service account and its callers may do, and its protocol. */
+  module: string;
+  /** Its custom resource. */
+  client: string;
+}
+
+export async function provideMetadataSidecar(go: string): Promise<MetadataSidecar> {
+  const name = "csi-snapshot-metadata";
+  const folder = join(vmCacheDir(), `${name}-${METADATA.version}`);
+  const module = await provideGoModule(go, METADATA);
+  const client = await provideGoModule(go, METADATA_CLIENT);
+  mkdirSync(folder, { recursive: true });
+  if (!existsSync(join(folder, "go.mod"))) {
+    const goMod = [
+      `module program\n\n${goVersionOf(module)}\n`,
+      `require ${METADATA.module} ${METADATA.version}\n`,
+      `replace ${METADATA_CLIENT.module} => ${METADATA_CLIENT.module} ${METADATA_CLIENT.version}\n`,
+    ].join("\n");
+    writeFileSync(join(folder, "go.mod"), goMod);
+  }
+  await build(go, { folder, name, package: `${METADATA.module}/cmd/${name}` });
+  return { program: join(folder, name), module, client };
+}
 
 export async function providePrograms(go: string): Promise<Programs> {
   const goMod = await moduleText(go);
@@ -52,11 +88,14 @@ export async function providePrograms(go: string): Promise<Programs> {
   mkdirSync(folder, { recursive: true });
   if (!existsSync(join(folder, "go.mod"))) writeFileSync(join(folder, "go.mod"), goMod);
   const names = Object.keys(PACKAGES) as ProgramName[];
-  for (const name of names) await build(go, { folder, name });
+  for (const name of names) await build(go, { folder, name, package: PACKAGES[name] });
   return Object.fromEntries(names.map((name) => [name, join(folder, name)])) as Programs;
 }
 
-async function build(go: string, what: { folder: string; name: ProgramName }): Promise<void> {
+async function build(
+  go: string,
+  what: { folder: string; name: string; package: string },
+): Promise<void> {
   const { folder, name } = what;
   if (existsSync(join(folder, name))) return;
   console.log(`building ${name}`);
@@ -64,7 +103,7 @@ async function build(go: string, what: { folder: string; name: ProgramName }): P
   const args = ["build", "-mod=mod", "-buildvcs=false", "-ldflags", version];
   // Under another name until it is whole.
   const unfinished = join(folder, `${name}.new`);
-  await promisify(execFile)(go, [...args, "-o", unfinished, PACKAGES[name]], {
+  await promisify(execFile)(go, [...args, "-o", unfinished, what.package], {
     cwd: folder,
     env: { ...process.env, CGO_ENABLED: "0", GOFLAGS: "" },
     timeout: BUILD_TIMEOUT_MS,
@@ -80,12 +119,16 @@ async function moduleText(go: string): Promise<string> {
   const goMod = readFileSync(join(kubernetes, "go.mod"), "utf8");
   const libraries = [...goMod.matchAll(/^\t(k8s\.io\/\S+) v0\.0\.0$/gm)].map(([, name]) => name);
   const version = KUBERNETES.version.replace(/^v1/, "v0");
-  const goVersion = /^go \S+$/m.exec(goMod)?.[0] ?? "";
   return [
-    `module programs\n\n${goVersion}\n\nrequire (`,
+    `module programs\n\n${goVersionOf(kubernetes)}\n\nrequire (`,
     ...MODULES.map((one) => `\t${one.module} ${one.version}`),
     ")\n\nreplace (",
     ...libraries.map((name) => `\t${name} => ${name} ${version}`),
     ")\n",
   ].join("\n");
+}
+
+function goVersionOf(module: string): string {
+  const goMod = readFileSync(join(module, "go.mod"), "utf8");
+  return /^go \S+$/m.exec(goMod)?.[0] ?? "";
 }

@@ -1,5 +1,6 @@
-// Pando in a cluster: a storage daemon, and of the manifests' controller pod the driver and its
-// sidecars, with the arguments that they have there and what its service account may do.
+// Pando in a cluster: a storage daemon in each of two zones, and of the manifests' controller pod
+// the driver and its sidecars, with the arguments that they have there and what its service account
+// may do.
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -14,16 +15,30 @@ import { type Running, startProcess } from "./processes.js";
 import type { ProgramName, Programs } from "./programs.js";
 
 export const NAMESPACE = "pando-csi";
-const ACCOUNT = "pando-csi-controller";
+export const ACCOUNT = "pando-csi-controller";
 const CONTROLLER = "pando-csi-controller";
-export const STORAGE_NODE = "storage-1";
+/** Kubernetes names the first one's daemon, the driver's configuration the second one's. */
+export const [STORAGE_NODE, OTHER_NODE] = ["storage-1", "storage-2"] as const;
+export const ZONES: Record<string, string> = { "zone-a": STORAGE_NODE, "zone-b": OTHER_NODE };
+export const ZONE = "topology.kubernetes.io/zone";
+/** Where nobody says otherwise, volumes go where most room is. */
+const POOL_SIZES = { [STORAGE_NODE]: "4GiB", [OTHER_NODE]: "2GiB" };
+const DRIVER_CONTAINER = "driver";
 const DRIVER = join(repositoryRoot, "dist/csi/main.js");
 const ESTABLISHED_TIMEOUT_MS = 30_000;
 
 export interface Storage {
-  readonly node: PandoNode;
-  /** What a sidecar has said, with every call of the driver. */
+  /** By what they are called in volumes' ids. */
+  readonly nodes: Record<string, PandoNode>;
+  /** The driver's, and the kubeconfig of its pod's service account. */
+  readonly socket: string;
+  readonly kubeconfig: string;
+  /** What a sidecar has said since it was started, with every call of the driver. */
   logOf(sidecar: ProgramName): string;
+  /** What the sidecars were not allowed to do. */
+  forbidden(): string[];
+  /** As another Deployment has it. */
+  restartController(documents: Stored[]): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -58,56 +73,88 @@ export async function startStorage(
 ): Promise<Storage> {
   const running = new Map<string, Running>();
   const pando = makeAuthority(folder, "pando");
-  const apiPort = await freePort();
-  const node = await startDaemon(pando.issue("storage-node"), apiPort);
+  const ports: Record<string, number> = {};
+  const nodes: Record<string, PandoNode> = {};
   const stop = async () => {
     for (const one of [...running.values()].reverse()) await one.stop();
-    await node.remove();
+    for (const node of Object.values(nodes)) await node.remove();
   };
   try {
+    for (const [name, poolSize] of Object.entries(POOL_SIZES)) {
+      const apiPort = await freePort();
+      ports[name] = apiPort;
+      nodes[name] = await startDaemon({ poolSize, apiPort, tls: pando.issue(name) });
+    }
     await createStorageNode(cluster);
     const token = await cluster.serviceAccountToken({ name: ACCOUNT, namespace: NAMESPACE });
     const socket = join(folder, "csi.sock");
     const config = join(folder, "csi.json");
     const tokenFile = join(folder, "driver.token");
     writeFileSync(tokenFile, token, { mode: 0o600 });
+    const address = `127.0.0.1:${ports[OTHER_NODE]}`;
     const settings = {
       tls: pando.issue("controller"),
+      storageNodes: [{ name: OTHER_NODE, address, zone: "zone-b" }],
       kubernetes: {
         server: `https://localhost:${cluster.port}`,
         token: tokenFile,
         authority: cluster.authorityFile,
-        apiPort: String(apiPort),
+        apiPort: String(ports[STORAGE_NODE]),
       },
     };
     writeFileSync(config, JSON.stringify(settings));
-    const driver = ["--mode=controller", `--endpoint=${socket}`, `--config=${config}`];
-    running.set("driver", startProcess(process.execPath, [DRIVER, ...driver], "driver"));
     const kubeconfig = cluster.kubeconfig(ACCOUNT, token);
-    for (const { name, args } of controllerContainers(documents)) {
-      const program = SIDECARS[name];
-      if (program === undefined) continue;
-      const theirs = args.map((arg) => arg.replace(/^(--csi-address)=.*/, `$1=${socket}`));
-      const ours = ["--kubeconfig", kubeconfig, "--leader-election-namespace", NAMESPACE, "--v=5"];
-      running.set(program, startProcess(programs[program], [...theirs, ...ours]));
-    }
+    const theirs = (arg: string) =>
+      arg
+        .replace(/^(--csi-address|--endpoint)=.*/, `$1=${socket}`)
+        .replace(/^(--config)=.*/, `$1=${config}`);
+    const startController = (deployed: Stored[]) => {
+      for (const { name, args } of controllerContainers(deployed)) {
+        const given = args.map(theirs);
+        if (name === DRIVER_CONTAINER) {
+          running.set(name, startProcess(process.execPath, [DRIVER, ...given], name));
+        }
+        const program = SIDECARS[name];
+        if (program === undefined) continue;
+        const ours = ["--kubeconfig", kubeconfig, "--leader-election-namespace", NAMESPACE];
+        running.set(program, startProcess(programs[program], [...given, ...ours, "--v=5"]));
+      }
+    };
+    startController(documents);
     const controller = [
       ...["--kubeconfig", cluster.kubeconfig("administrator", cluster.token)],
       ...["--feature-gates=CSIVolumeGroupSnapshot=true", "--kube-api-qps=100"],
     ];
     const name = "snapshot-controller";
     running.set(name, startProcess(programs[name], controller));
-    return { node, stop, logOf: (sidecar) => running.get(sidecar)?.log() ?? "" };
+    const logOf = (sidecar: ProgramName) => running.get(sidecar)?.log() ?? "";
+    return {
+      nodes,
+      socket,
+      kubeconfig,
+      stop,
+      logOf,
+      forbidden: () =>
+        Object.values(SIDECARS).flatMap((one) => logOf(one).match(/.*is forbidden.*/g) ?? []),
+      async restartController(deployed) {
+        for (const one of [...Object.values(SIDECARS), DRIVER_CONTAINER]) {
+          await running.get(one)?.stop();
+        }
+        startController(deployed);
+      },
+    };
   } catch (error) {
     await stop();
     throw error;
   }
 }
 
-function startDaemon(tls: TlsFiles, apiPort: number): Promise<PandoNode> {
+function startDaemon(of: { poolSize: string; apiPort: number; tls: TlsFiles }): Promise<PandoNode> {
+  const { poolSize, apiPort, tls } = of;
   return startNode({
-    poolSize: "4GiB",
+    poolSize,
     sparse: true,
+    nbd: true,
     advertise: "127.0.0.1",
     daemonFlags: [
       ...["--api", `127.0.0.1:${apiPort}`, "--api-certificate", tls.certificate],
@@ -118,10 +165,11 @@ function startDaemon(tls: TlsFiles, apiPort: number): Promise<PandoNode> {
 
 /** That the driver finds it here is what its volumes' ids show. */
 async function createStorageNode({ api }: Cluster): Promise<void> {
+  const labels = { "pando.io/storage-node": "true", [ZONE]: "zone-a" };
   await api.create({
     apiVersion: "v1",
     kind: "Node",
-    metadata: { name: STORAGE_NODE, labels: { "pando.io/storage-node": "true" } },
+    metadata: { name: STORAGE_NODE, labels },
     status: { addresses: [{ type: "InternalIP", address: "127.0.0.1" }] },
   });
 }
