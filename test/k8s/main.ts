@@ -47,6 +47,7 @@ async function main(wanted: string[]): Promise<number> {
 async function testCluster(go: string, folder: string, outcome: Outcome): Promise<void> {
   const texts = await readDeployment(go);
   const withZones = await readDriver(go, folder, "zones");
+  const withMetadata = await readDriver(go, folder, "metadata");
   const programs = await providePrograms(go);
   const sidecar = await provideMetadataSidecar(go);
   const cluster = await startCluster(programs, folder);
@@ -57,7 +58,8 @@ async function testCluster(go: string, folder: string, outcome: Outcome): Promis
     const storage = await startStorage(cluster, programs, { folder, documents });
     try {
       await runSteps(branchingSteps(cluster, storage), outcome);
-      await runSteps(metadataSteps(cluster, storage, { sidecar, folder }), outcome);
+      const metadata = { sidecar, texts: withMetadata, folder };
+      await runSteps(metadataSteps(cluster, storage, metadata), outcome);
       await runSteps(zoneSteps(cluster, storage, withZones), outcome);
     } finally {
       await storage.stop();

@@ -7,7 +7,7 @@ import { join, relative } from "node:path";
 import * as assert from "uvu/assert";
 import { findProgram, repositoryRoot } from "../system/vm/host.js";
 import { provideGoModule, provideGoProgram } from "./go.js";
-import { KUBERNETES, SNAPSHOTS } from "./programs.js";
+import { KUBERNETES, METADATA_CLIENT, SNAPSHOTS } from "./programs.js";
 import { SCHEMA_NAMES, writeSchemas } from "./schemas.js";
 import type { Step } from "./steps.js";
 import { readYaml } from "./yaml.js";
@@ -36,11 +36,13 @@ const EVERYTHING = [
   ...["--set", "storageClass.fsType=xfs,kubeletDir=/var/lib/k0s/kubelet,maxVolumesPerNode=20"],
   ...["--set", "node.tlsKeyFile=/etc/nvme/a.key,topology=zone"],
   ...["--set", "storageNodes[0].pool=fast,storageNodes[0].zone=z"],
+  ...["--set", "snapshotMetadata.enabled=true,snapshotMetadata.caCert=YQ=="],
 ];
 /** What is wanted beside the driver: of kustomize a component, of the chart a value. */
 const COMPONENTS: Record<string, string> = {
   tls: "node.tlsKeyFile=/etc/nvme/pando-tls.key",
   zones: "topology=zone",
+  metadata: "snapshotMetadata.enabled=true",
 };
 /**
  * The chart has the configuration's flags for the node plugin, which has no configuration file; and
@@ -76,14 +78,16 @@ export async function readDriver(go: string, folder: string, component: string):
 
 /** What holds the manifests against their schemas. */
 export async function manifestSteps(go: string, folder: string): Promise<Step[]> {
-  const [kubernetes, snapshots, postgres] = await Promise.all(
-    [KUBERNETES, SNAPSHOTS, POSTGRES].map((wanted) => provideGoModule(go, wanted)),
+  const [kubernetes, snapshots, postgres, metadata] = await Promise.all(
+    [KUBERNETES, SNAPSHOTS, POSTGRES, METADATA_CLIENT].map((one) => provideGoModule(go, one)),
   );
   const kubeconform = await provideGoProgram(go, KUBECONFORM);
   const helm = findProgram("helm") ?? (await provideGoProgram(go, HELM));
   const read = (texts: string[]) =>
     readYaml(folder, (files) => run(helm, ["template", "x", files]), texts);
-  const snapshotKinds = yamlFiles(join(snapshots ?? "", "config/crd"));
+  const snapshotKinds = [snapshots, metadata].flatMap((module = "") =>
+    yamlFiles(join(module, "config/crd")),
+  );
   const schemas = join(folder, "schemas");
   writeSchemas(schemas, {
     openApi: join(kubernetes ?? "", "api/openapi-spec/swagger.json"),
@@ -169,6 +173,7 @@ function refusals(helm: string): void {
     [[...NODES, "--set", "replicas=3"], /replicas/],
     [[...NODES, "--set", "node.tlsKeyFile=/root/key"], /tlsKeyFile/],
     [[...NODES, "--set", "topology=region"], /topology/],
+    [[...NODES, "--set", "snapshotMetadata.caCert=-----BEGIN"], /caCert/],
   ];
   for (const [values, message] of wrong) {
     const { status, stderr } = spawnSync(helm, ["template", "x", chart, ...values]);

@@ -22,7 +22,7 @@ import { claim, DRIVER_NAME, named, namespaced, snapshotContent, snapshotOf } fr
 import { startProcess } from "./processes.js";
 import type { MetadataSidecar } from "./programs.js";
 import type { Step } from "./steps.js";
-import { ACCOUNT, applyManifests, NAMESPACE, STORAGE_NODE, type Storage } from "./storage.js";
+import { applyManifests, argumentsOf, STORAGE_NODE, type Storage } from "./storage.js";
 
 const AUDIENCE = "backup";
 const BLOCK_BYTES = 4096;
@@ -41,13 +41,14 @@ interface Message {
   blockMetadata: Range[];
 }
 
+/** `texts`: the driver's manifests, with this. */
 export function metadataSteps(
   cluster: Cluster,
   storage: Storage,
-  of: { sidecar: MetadataSidecar; folder: string },
+  of: { sidecar: MetadataSidecar; texts: string[]; folder: string },
 ): Step[] {
   const { api } = cluster;
-  const { sidecar, folder } = of;
+  const { sidecar, texts, folder } = of;
   const handles: Record<string, string> = {};
   let read: Reader = async () => [];
   let token = "";
@@ -69,6 +70,8 @@ export function metadataSteps(
       async () => {
         await applyManifests(cluster, manifestsOf(sidecar));
         for (const one of bindings()) await api.create(one);
+        const documents: Stored[] = [];
+        for (const text of texts) documents.push(await api.apply(text));
         const port = await freePort();
         const files = makeAuthority(folder, "metadata").issue("metadata");
         const authority = readFileSync(files.authority);
@@ -80,11 +83,15 @@ export function metadataSteps(
             caCert: authority.toString("base64"),
           },
         });
-        const running = startProcess(sidecar.program, [
-          ...["--csi-address", storage.socket, "--kubeconfig", storage.kubeconfig],
-          ...["--tls-cert", files.certificate, "--tls-key", files.key, "--port", `${port}`],
-          ...["--http-endpoint", `127.0.0.1:${await freePort()}`, "--disable-metrics"],
-        ]);
+        const args = argumentsOf(documents, "snapshot-metadata", {
+          "--csi-address": storage.socket,
+          "--port": `${port}`,
+          "--tls-cert": files.certificate,
+          "--tls-key": files.key,
+        });
+        const health = `--http-endpoint=127.0.0.1:${await freePort()}`;
+        const kubeconfig = `--kubeconfig=${storage.kubeconfig}`;
+        const running = startProcess(sidecar.program, [...args, kubeconfig, health]);
         stop = () => running.stop();
         read = readerOf(join(sidecar.module, "proto/schema.proto"), { port, authority });
         token = await tokenOf(cluster, BACKUP, AUDIENCE);
@@ -161,11 +168,10 @@ export function metadataSteps(
 const BACKUP = { name: "backup", namespace: "default" };
 const STRANGER = { name: "stranger", namespace: "default" };
 
-/** The custom resource, and what the sidecar and its callers have to be allowed. */
+/** The custom resource, and what the sidecar's callers have to be allowed. */
 function manifestsOf({ module, client }: MetadataSidecar): string[] {
   return [
     join(client, "config/crd/cbt.storage.k8s.io_snapshotmetadataservices.yaml"),
-    join(module, "deploy/snapshot-metadata-cluster-role.yaml"),
     join(module, "deploy/snapshot-metadata-client-cluster-role.yaml"),
   ].map((path) => readFileSync(path, "utf8"));
 }
@@ -177,11 +183,10 @@ function bindings(): Manifest[] {
     roleRef: { apiGroup: group, kind: "ClusterRole", name: role },
     subjects: [{ kind: "ServiceAccount", ...account }],
   });
-  const role = "external-snapshot-metadata";
+  const clients = "external-snapshot-metadata-client-runner";
   return [
     ...[BACKUP, STRANGER].map(({ name }) => ({ ...namespaced("v1", "ServiceAccount", name) })),
-    bind(`${role}-runner`, { name: ACCOUNT, namespace: NAMESPACE }),
-    bind(`${role}-client-runner`, BACKUP),
+    bind(clients, BACKUP),
   ];
 }
 

@@ -50,14 +50,14 @@ const METADATA = {
   version: "v1.1.0",
 };
 /** The one that it names itself is not to be had from Go's proxy. */
-const METADATA_CLIENT = { module: `${METADATA.module}/client`, version: "v1.0.0" };
+export const METADATA_CLIENT = { module: `${METADATA.module}/client`, version: "v1.0.0" };
 
 const BUILD_TIMEOUT_MS = 3_600_000;
 
 /** The sidecar between backup software and the driver: a module of its own, with its files. */
 export interface MetadataSidecar {
   program: string;
-  /** What its service account and its callers may do, and its protocol. */
+  /** What its callers may do, and its protocol. */
   module: string;
   /** Its custom resource. */
   client: string;

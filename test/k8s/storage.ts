@@ -14,8 +14,8 @@ import type { Cluster } from "./cluster.js";
 import { type Running, startProcess } from "./processes.js";
 import type { ProgramName, Programs } from "./programs.js";
 
-export const NAMESPACE = "pando-csi";
-export const ACCOUNT = "pando-csi-controller";
+const NAMESPACE = "pando-csi";
+const ACCOUNT = "pando-csi-controller";
 const CONTROLLER = "pando-csi-controller";
 /** Kubernetes names the first one's daemon, the driver's configuration the second one's. */
 export const [STORAGE_NODE, OTHER_NODE] = ["storage-1", "storage-2"] as const;
@@ -104,13 +104,10 @@ export async function startStorage(
     };
     writeFileSync(config, JSON.stringify(settings));
     const kubeconfig = cluster.kubeconfig(ACCOUNT, token);
-    const theirs = (arg: string) =>
-      arg
-        .replace(/^(--csi-address|--endpoint)=.*/, `$1=${socket}`)
-        .replace(/^(--config)=.*/, `$1=${config}`);
+    const here = { "--csi-address": socket, "--endpoint": socket, "--config": config };
     const startController = (deployed: Stored[]) => {
-      for (const { name, args } of controllerContainers(deployed)) {
-        const given = args.map(theirs);
+      for (const { name } of controllerContainers(deployed)) {
+        const given = argumentsOf(deployed, name, here);
         if (name === DRIVER_CONTAINER) {
           running.set(name, startProcess(process.execPath, [DRIVER, ...given], name));
         }
@@ -171,6 +168,21 @@ async function createStorageNode({ api }: Cluster): Promise<void> {
     kind: "Node",
     metadata: { name: STORAGE_NODE, labels },
     status: { addresses: [{ type: "InternalIP", address: "127.0.0.1" }] },
+  });
+}
+
+/** What a container of the controller's pod is started with; but for these places. */
+export function argumentsOf(
+  documents: Stored[],
+  container: string,
+  places: Record<string, string>,
+): string[] {
+  const { args } = controllerContainers(documents).find(({ name }) => name === container) ?? {};
+  if (args === undefined) throw new Error(`no container ${container} in the manifests`);
+  return args.map((arg) => {
+    const [flag = ""] = arg.split("=");
+    const place = places[flag];
+    return place === undefined ? arg : `${flag}=${place}`;
   });
 }
 
