@@ -9,6 +9,12 @@ export interface Page<T> {
   nextToken: string;
 }
 
+/**
+ * Whoever sets no limit gets the rest by tokens, too: the sidecars take no message of more than 4
+ * MiB, and an entry has up to some 700 bytes.
+ */
+const MAX_ENTRIES = 4096;
+
 export function paginate<T>(
   items: T[],
   request: ListRequest,
@@ -23,7 +29,8 @@ export function paginate<T>(
   const rest = keyed
     .filter(({ key }) => key > startingToken)
     .sort((a, b) => (a.key < b.key ? -1 : 1));
-  const page = maxEntries === 0 ? rest : rest.slice(0, maxEntries);
+  const most = maxEntries === 0 ? MAX_ENTRIES : Math.min(maxEntries, MAX_ENTRIES);
+  const page = rest.slice(0, most);
   const last = page.at(-1);
   const isEnd = last === undefined || page.length === rest.length;
   return { entries: page.map(({ item }) => item), nextToken: isEnd ? "" : last.key };

@@ -329,6 +329,32 @@ test("lists are cut into pages, and go on where they ended", async () => {
   assert.is(await select({ sourceVolumeId: "junk" }), 0);
 });
 
+test("a list of very many fits into what the sidecars take", async () => {
+  const world = makeWorld(["a"]);
+  const volumes = 9000;
+  // As long as they get.
+  const longest = "x".repeat(40);
+  for (let index = 0; index < volumes; index++) {
+    await world.nodes[0]?.pool.createVolume(`${longest}${10_000 + index}`, GIB);
+  }
+  const seen = new Set<unknown>();
+  for (const maxEntries of [0, volumes]) {
+    let startingToken = "";
+    let pages = 0;
+    do {
+      const page = await world.call("ListVolumes", { maxEntries, startingToken });
+      const entries = page.entries as unknown as { volume: Answer }[];
+      for (const { volume } of entries) seen.add(volume.volumeId);
+      assert.ok(JSON.stringify(entries).length < 4 * 2 ** 20, `${entries.length} entries`);
+      startingToken = page.nextToken as unknown as string;
+      pages += 1;
+    } while (startingToken !== "");
+    assert.is(seen.size, volumes);
+    assert.is(pages, 3);
+    seen.clear();
+  }
+});
+
 test("what can be asked of a volume is checked, not refused", async () => {
   const world = makeWorld(["a"]);
   const volumeId = await create(world, "v");
