@@ -31,7 +31,8 @@ void Committer::start_round() {
   ++rounds_;
   flush_round_.swap(waiting_);
   journal_.capture();
-  if (disk_.volatile_cache()) {
+  if (disk_.volatile_cache() && unflushed_) {
+    unflushed_ = false;  // what completes from now on is not covered
     disk_.submit(&flush_op_);
   } else {
     flushed(0);

@@ -3,7 +3,8 @@
 // A round is: (1) the journal's records are captured and a device flush is issued in the same step,
 // so every captured record's data had completed before it; (2) if anybody in the round needs
 // records that are not durable, the captured ones are written with FUA. Step 1 of a round overlaps
-// step 2 of the one before, never more.
+// step 2 of the one before, never more. A device that has been written nothing since its last flush
+// was issued is not flushed again.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +25,8 @@ class Committer {
   /// Calls `done` when every write completed so far is durable, and every record up to `ordinal`. 0
   /// or a positive errno.
   void commit(uint64_t ordinal, std::function<void(int error)> done);
+  /// A write has completed that may be in the device's cache.
+  void written() { unflushed_ = true; }
   /// No round is under way and nobody waits.
   bool idle() const { return waiting_.empty() && !flushing_ && !writing_; }
 
@@ -49,6 +52,8 @@ class Committer {
   std::vector<Waiter> flush_round_;  // in step 1, or waiting for step 2 to be free
   std::vector<Waiter> write_round_;  // in step 2
   DiskOp flush_op_;
+  // Of a process before this one, too, whose writes outlived it in the cache alone.
+  bool unflushed_ = true;
   bool flushing_ = false;  // step 1 is taken
   bool flush_done_ = false;
   bool writing_ = false;  // step 2 is taken

@@ -289,6 +289,7 @@ void Volume::submit_segments(Piece* piece) {
 void Volume::segment_done(Segment* segment) {
   Piece* piece = segment->piece;
   if (segment->op.error != 0) piece->error = segment->op.error;
+  if (segment->op.kind == DiskOpKind::kWrite) pool_.committer_.written();
   segment_arena_.give_back(segment);
   if (--piece->segments_left > 0) return;
   if (piece->request->io->op != IoOp::kRead) {

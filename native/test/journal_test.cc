@@ -88,7 +88,9 @@ struct Bench {
   int failure = 0;
   Committer committer{disk, journal, [this](int error) { failure = error; }};
 
+  /// Of a write, whose data has completed.
   uint64_t append(uint64_t layer, uint32_t runs = 0) {
+    committer.written();
     JournalRecord record{layer, 0, 0, 1, 5, {}};
     for (uint32_t i = 0; i < runs; ++i) record.frees.push_back({10 + i * 2, 1});
     return journal.append(record);
@@ -168,6 +170,24 @@ void test_flush_without_records_writes_nothing() {
   CHECK(bench.committer.journal_writes() == 0);
 }
 
+void test_what_is_flushed_is_not_flushed_again() {
+  Bench bench;
+  int done = 0;
+  const auto commit = [&] { bench.committer.commit(0, [&](int error) { done += error == 0; }); };
+  commit();  // nobody knows what the process before this one has left in the cache
+  REQUIRE(bench.disk.pending_count() == 1);
+  bench.committer.written();  // not covered by the flush that is under way
+  bench.finish_disk();
+  CHECK(done == 1);
+  commit();
+  REQUIRE(bench.disk.pending_count() == 1);
+  CHECK(bench.disk.pending(0).kind == DiskOpKind::kFlush);
+  bench.finish_disk();
+  commit();
+  CHECK(bench.disk.pending_count() == 0);
+  CHECK(done == 3);
+}
+
 void test_error_is_sticky() {
   Bench bench;
   int result = -1;
@@ -233,6 +253,7 @@ int main() {
   pando::test_late_record_is_not_captured();
   pando::test_rounds_overlap_but_writes_do_not();
   pando::test_flush_without_records_writes_nothing();
+  pando::test_what_is_flushed_is_not_flushed_again();
   pando::test_error_is_sticky();
   pando::test_wraps_around();
   pando::test_reserved_records_always_fit();

@@ -88,6 +88,7 @@ test("the free map of a checkpoint knows no record that came after the records i
   const { world } = client;
   await write(client, "a", 0, 4);
   await flush(client, "a");
+  await write(client, "a", 0, 4); // in place: something to flush, and no record
   const checkpoint = track(client.checkpoint());
   // Its commit is under way: these are applied, and are not part of it.
   await drain(world, isKind("flush"));
@@ -105,6 +106,7 @@ test("no index block goes to the store before its records are durable", async ()
   const volatile = isKind("flush", "write-durable");
   await write(client, "a", 0, 4);
   await flush(client, "a");
+  await write(client, "a", 0, 4); // in place: something to flush, and no record
   void client.checkpoint();
   await drain(world, volatile);
   // The checkpoint copies these with the rest.

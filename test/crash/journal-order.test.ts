@@ -126,6 +126,20 @@ test("a write that completes while a flush is under way is left to the next flus
   await finish(client);
 });
 
+test("a flush covers what a killed daemon had left in the device's cache", async () => {
+  const client = await smallPool();
+  const { world } = client;
+  await write(client, "a", 0, 4);
+  world.kill(1);
+  client.died("kill");
+  await world.open();
+  await client.resume();
+  await world.run(client.open("a"));
+  await flush(client, "a");
+  await cutPower(client);
+  await finish(client);
+});
+
 /** Two journal blocks under way in one write, of which only the later one survives. */
 async function gap(seed: number): Promise<Client | null> {
   const client = await smallPool({ atomicUnit: 4096 });
