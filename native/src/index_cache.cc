@@ -68,6 +68,7 @@ void IndexCache::maybe_drop(LayerState* layer) {
   while (layer != nullptr && layer->users == 0 && layer->children == 0 && layer->dirty_count == 0) {
     for (auto& [span, entry] : layer->entries) clean_.erase(entry->place);
     LayerState* parent = layer->parent();
+    ++lines_version_;
     layers_.erase(layer->id());
     if (parent != nullptr) --parent->children;
     layer = parent;
@@ -78,6 +79,7 @@ IndexEntry* IndexCache::insert(LayerState* layer, uint32_t span,
                                std::shared_ptr<IndexBlock> block) {
   auto made = std::make_unique<IndexEntry>();
   IndexEntry* entry = made.get();
+  if (layer->entries.empty() && layer->children > 0) ++lines_version_;
   entry->layer = layer;
   entry->span = span;
   entry->block = std::move(block);
@@ -98,6 +100,16 @@ void IndexCache::forget_clean(LayerState* layer, uint32_t span) {
   PANDO_ASSERT(!found->second->dirty);
   clean_.erase(found->second->place);
   layer->entries.erase(found);
+}
+
+LayerState* IndexCache::inhabited_above(LayerState* layer) {
+  if (layer->inhabited_version != lines_version_) {
+    LayerState* at = layer->parent();
+    while (at != nullptr && at->entries.empty()) at = at->parent();
+    layer->inhabited = at;
+    layer->inhabited_version = lines_version_;
+  }
+  return layer->inhabited;
 }
 
 void IndexCache::evict() {
@@ -175,15 +187,16 @@ void IndexCache::answer(uint64_t token, uint64_t owner, std::shared_ptr<IndexBlo
     }
     // The nearest layer counts, be its index block in memory or in LMDB.
     std::shared_ptr<IndexBlock> nearest = block != nullptr ? std::move(block) : holes_;
-    uint64_t depth = 0;
-    for (LayerState* at = layer; at != nullptr; at = at->parent(), ++depth) {
+    // A parent's id is below its children's.
+    const LayerState* from = find_layer(owner);
+    for (LayerState* at = layer; at != nullptr && at->id() >= owner; at = inhabited_above(at)) {
       const auto known = at->entries.find(question.span);
-      if (known != at->entries.end()) {
-        nearest = known->second->block;
-        break;
-      }
-      if (at->id() == owner) break;
+      if (known == at->entries.end()) continue;
+      nearest = known->second->block;
+      from = at;
+      break;
     }
+    const uint64_t depth = layer->depth - (from == nullptr ? 0 : from->depth);
     inherited_depth_max_ = std::max(inherited_depth_max_, depth);
     if (layer->entries.count(question.span) == 0) {
       insert(layer, question.span, std::move(nearest));

@@ -44,7 +44,10 @@ struct IndexEntry {
 class LayerState {
  public:
   LayerState(uint64_t id, LayerState* parent, bool born_here)
-      : id_(id), parent_(parent), born_here_(born_here) {}
+      : depth(parent == nullptr ? 0 : parent->depth + 1),
+        id_(id),
+        parent_(parent),
+        born_here_(born_here) {}
 
   uint64_t id() const { return id_; }
   LayerState* parent() const { return parent_; }
@@ -62,6 +65,9 @@ class LayerState {
   }
   void mark_stored(uint32_t span);
 
+  /// Layers above it when it came into memory; a fold since may have taken some away.
+  const uint64_t depth;
+
   // Changes against what LMDB counts, in blocks.
   int64_t owned_delta = 0;
   int64_t mapped_delta = 0;
@@ -70,6 +76,10 @@ class LayerState {
   uint32_t children = 0;  // layer states whose parent it is
 
   std::unordered_map<uint32_t, std::unique_ptr<IndexEntry>> entries;
+
+  // The nearest ancestor with entries, as it was when the cache's lines had this version.
+  LayerState* inhabited = nullptr;
+  uint64_t inhabited_version = 0;
 
  private:
   uint64_t id_;
@@ -185,6 +195,9 @@ class IndexCache {
   void touch(IndexEntry* entry);
   void forget_clean(LayerState* layer, uint32_t span);
   void evict();
+  /// The nearest ancestor that may have entries. A line of a thousand layers has them in a few, and
+  /// is not walked for every answer.
+  LayerState* inhabited_above(LayerState* layer);
   /// The entry's block gets these own bits, as the store has it now.
   static void adopt_into(IndexEntry* entry, const SlotMask& adopted);
   void maybe_drop(LayerState* layer);
@@ -203,6 +216,7 @@ class IndexCache {
   std::shared_ptr<IndexBlock> holes_;
   uint64_t next_token_ = 1;
   uint64_t checkpoints_ = 0;
+  uint64_t lines_version_ = 1;  // a layer with children has entries now, or one has gone
   std::vector<IndexEntry*> batch_;
   std::vector<IndexEntry*> taken_;
   uint64_t hits_ = 0;
