@@ -74,11 +74,29 @@ export function encodeGpt(disk: Disk, uuid: string, partitions: readonly Partiti
   ];
 }
 
+export type ReadDisk = (offsetBytes: number, lengthBytes: number) => Uint8Array;
+
+/** A valid copy of the table, as it lies there. */
+export interface RawTable {
+  header: Buffer;
+  entries: Buffer;
+  entryBytes: number;
+  isPrimary: boolean;
+}
+
 /** The partitions by either copy of the table; null if there is no valid one. */
-export function decodeGpt(
-  disk: Disk,
-  read: (offsetBytes: number, lengthBytes: number) => Uint8Array,
-): Partition[] | null {
+export function decodeGpt(disk: Disk, read: ReadDisk): Partition[] | null {
+  const table = readTable(disk, read);
+  return table === null ? null : decodeEntries(table);
+}
+
+export function decodeEntries({ entries, entryBytes }: RawTable): Partition[] {
+  return Array.from({ length: entries.length / entryBytes }, (_, i) =>
+    decodeEntry(entries.subarray(i * entryBytes, (i + 1) * entryBytes), i + 1),
+  ).filter(({ type }) => type !== NO_TYPE);
+}
+
+export function readTable(disk: Disk, read: ReadDisk): RawTable | null {
   for (const sector of [1, disk.sectors - 1]) {
     const header = Buffer.from(read(sector * disk.sectorBytes, disk.sectorBytes));
     if (header.toString("latin1", 0, 8) !== SIGNATURE) continue;
@@ -93,9 +111,7 @@ export function decodeGpt(
     if (each < ENTRY_BYTES || count * each > 2 ** 20 || list >= disk.sectors) continue;
     const entries = Buffer.from(read(list * disk.sectorBytes, count * each));
     if (crc32(entries) !== header.readUInt32LE(88)) continue;
-    return Array.from({ length: count }, (_, i) =>
-      decodeEntry(entries.subarray(i * each, (i + 1) * each), i + 1),
-    ).filter(({ type }) => type !== NO_TYPE);
+    return { header, entries, entryBytes: each, isPrimary: sector === 1 };
   }
   return null;
 }

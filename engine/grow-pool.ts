@@ -1,6 +1,6 @@
-// Makes a pool larger: gives its file, or finds on its device, the room, and then says so in
-// superblocks and store. While no daemon serves it, the device's lock keeps daemons out meanwhile;
-// in one that serves it, core/growth.ts asks for the same, step by step.
+// Makes a pool larger: gives its file, or its partition, or finds on its device, the room, and then
+// says so in superblocks and store. While no daemon serves it, the device's lock keeps daemons out
+// meanwhile; in one that serves it, core/growth.ts asks for the same, step by step.
 import { statSync, truncateSync } from "node:fs";
 import { native } from "../native/native.js";
 import { PandoError } from "./base/errors.js";
@@ -10,6 +10,7 @@ import type { GrowingPlace, GrowRequest } from "./core/growth.js";
 import { comparePool, readSuperblock } from "./core/recovery.js";
 import { replaceSuperblocks } from "./core/superblocks.js";
 import { withClosedPool } from "./open-pool.js";
+import { partitionRoom, takePartitionRoom } from "./partition-room.js";
 import { getPoolRecord } from "./store/catalogue.js";
 import { openLmdbStore } from "./store/lmdb-store.js";
 import type { Store } from "./store/store.js";
@@ -27,11 +28,12 @@ export function growPool(options: GrowPoolOptions): Promise<Superblock> {
       // As recovery does: nothing is decided on what may still be volatile.
       await device.flush();
       const isFile = statSync(paths.data).isFile();
-      const sizes = { deviceBytes: device.sizeBytes, isFile };
+      const sizes = { deviceBytes: roomOf(options.path, paths.data), isFile };
       const larger = plan(readSuperblock(device), options, sizes);
       const store = openLmdbStore(paths.meta);
       try {
         if (isFile) await extend(paths.data, larger.deviceSizeBytes, { ...options, fromBytes: 0 });
+        else await widen(options.path, paths.data, larger);
         await device.flush();
         await growOpen(store, device, larger);
         return larger;
@@ -47,22 +49,33 @@ export function growPool(options: GrowPoolOptions): Promise<Superblock> {
 /** For a pool that this process serves. */
 export function growingPlace(path: string, data: string): GrowingPlace {
   const isFile = statSync(data).isFile();
-  const sizeNow = () => {
-    const device = openDataDevice(data, "r");
-    device.close();
-    return device.sizeBytes;
-  };
   return {
     plan: (current, request) =>
-      plan(current, { ...request, path }, { deviceBytes: sizeNow(), isFile }),
+      plan(current, { ...request, path }, { deviceBytes: roomOf(path, data), isFile }),
     async makeRoom(larger, { sparse }) {
-      if (!isFile) return;
       // What is there is in use.
-      const fromBytes = sizeNow();
-      await extend(data, larger.deviceSizeBytes, { sparse, fromBytes });
+      const fromBytes = sizeOf(data);
+      if (isFile) await extend(data, larger.deviceSizeBytes, { sparse, fromBytes });
+      else await widen(path, data, larger);
     },
     device: () => openDataDevice(data, "r+"),
   };
+}
+
+function sizeOf(data: string): number {
+  const device = openDataDevice(data, "r");
+  device.close();
+  return device.sizeBytes;
+}
+
+/** What it has, or may have without anybody's help. */
+function roomOf(path: string, data: string): number {
+  return Math.max(sizeOf(data), partitionRoom(path, data) ?? 0);
+}
+
+/** Of a block device: what is larger already stays as it is. */
+async function widen(path: string, data: string, larger: Superblock): Promise<void> {
+  if (larger.deviceSizeBytes > sizeOf(data)) await takePartitionRoom(path, data);
 }
 
 /** Everything that can be refused is, before anything is opened for writing. */

@@ -183,6 +183,39 @@ test("what is free goes back to the device, if it is told so", async () => {
   }
 });
 
+test("what is free goes back when asked for, and the pool grows with its device", async () => {
+  const larger = (mib: number): void => {
+    truncateSync(image, mib * 2 ** 20);
+    run("losetup", "--set-capacity", device);
+  };
+  const size = async () => JSON.parse(await ok("pool", "show", "--json")).sizeBytes;
+  const daemon = await serve("--discard", "off");
+  await ok("volume", "create", "old", "--size", "16MiB");
+  const nbd = await NbdClient.open({ socket: nbdSocket, name: "old" });
+  for (let mib = 0; mib < 16; mib++) await nbd.write(mib * 2 ** 20, Buffer.alloc(2 ** 20, "y"));
+  await nbd.flush();
+  await nbd.close();
+  await ok("volume", "delete", "old");
+  await waitForPunches(0);
+  const before = statSync(image).blocks * 512;
+  await ok("pool", "trim");
+  const given = before - statSync(image).blocks * 512;
+  assert.ok(given > 15 * 2 ** 20, `${given} bytes are back`);
+  const had = await size();
+  larger(264);
+  failed(await pando("pool", "grow", "--size", "1GiB"), 1, /bytes, not 1073741824/);
+  await ok("pool", "grow");
+  assert.is((await size()) - had, 64 * 2 ** 20);
+  const kept = await openNbd();
+  assert.ok((await kept.read(0, 2 ** 20)).equals(Buffer.alloc(2 ** 20, "x")));
+  await kept.close();
+  assert.is(await daemon.stop(), 0);
+  larger(300);
+  const grown = JSON.parse(await ok("pool", "grow", device, "--json"));
+  assert.is(grown.sizeBytes - had, 100 * 2 ** 20);
+  assert.match(await ok("pool", "check", device), /^clean/);
+});
+
 /** Nothing is waiting any more to be reclaimed, and so much has gone back. */
 async function waitForPunches(bytes: number): Promise<{ state: string }> {
   for (;;) {
