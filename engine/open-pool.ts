@@ -51,7 +51,7 @@ const FOLD_BATCH = 32;
  * A child with up to so many index blocks absorbs a parent with many times more; its hosts' writes
  * wait for the one transaction, some ten milliseconds.
  */
-const ABSORB = { from: 256, times: 4, most: 512 };
+const ABSORB = { from: 256, times: 4, most: 512, batch: 64 };
 /** How long the kernel may take to close what a dead process had open. */
 const LOCK_TRIES = 300;
 const LOCK_WAIT_MS = 100;

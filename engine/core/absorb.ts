@@ -16,8 +16,9 @@
 // reason spans that the child does not have are held too: a write would copy the parent's index
 // block, and with it nothing of what the child owns from here on.
 //
-// Hosts' writes to the child wait for the whole transaction. So it is bounded, and a child that has
-// more is folded into (fold.ts), batch by batch.
+// Hosts' writes to the child wait for the whole transaction. So it is bounded. A child that has
+// more hands its index blocks up first (hand-up.ts) if it is frozen; into a live one the parent is
+// folded (fold.ts). Both go batch by batch.
 import { assert } from "../base/assert.js";
 import { decodeSpanKey, rangeOf } from "../store/codec-keys.js";
 import { changeIndex } from "../store/index-changes.js";
@@ -41,6 +42,8 @@ export interface AbsorbLimits {
   times: number;
   /** Index blocks of the child, stored ones and dirty ones each. */
   most: number;
+  /** So many are handed up in one transaction, to come to that. */
+  batch: number;
 }
 
 /** It is the cheaper direction, as far as the store knows. */
@@ -48,11 +51,21 @@ export function isAbsorbCheaper(
   reader: StoreReader,
   parent: number,
   child: number,
-  { from, times, most }: AbsorbLimits,
+  { from, times }: AbsorbLimits,
 ): boolean {
   const above = getLayer(reader, parent).indexBlocks;
-  const own = getLayer(reader, child).indexBlocks;
-  return above >= from && above > times * own && own <= most;
+  return above >= from && above > times * getLayer(reader, child).indexBlocks;
+}
+
+/** It can be done in one transaction. */
+export function isAbsorbable(
+  reader: StoreReader,
+  parent: number,
+  child: number,
+  limits: AbsorbLimits,
+): boolean {
+  const few = getLayer(reader, child).indexBlocks <= limits.most;
+  return few && isAbsorbCheaper(reader, parent, child, limits);
 }
 
 /**

@@ -135,8 +135,8 @@ export class DataPath {
   }
 
   /**
-   * The store has other index blocks of these spans, or none, and no look-up comes to them: memory
-   * forgets what it has. The layer is nobody's, and takes no changes.
+   * Memory forgets what it has of a layer that takes no changes, and answers under way; look-ups
+   * that would have passed the layer by ask for its index block of these spans from now on.
    */
   async forgetIndexBlocks(layer: number, spans: number[]): Promise<void> {
     await this.foldHold(layer, spans);

@@ -4,10 +4,10 @@
 // A dead layer is *reclaimed*: a batch of index blocks goes together with the bits of the blocks
 // that they own, in one transaction; the layer's record goes last, when no index block is left
 // under its key. A hidden layer with one child is *folded* into it (fold.ts), or absorbed by it
-// (absorb.ts), whichever is the cheaper. Hidden layers with
-// more children wait until one is left, and meanwhile are *swept* (sweep.ts): once at first, then
-// whenever their children have written or let go enough since, and all of them before a write is
-// told that the pool is full.
+// (absorb.ts), whichever is the cheaper; a frozen child with much of its own *hands it up* before
+// that (hand-up.ts). Hidden layers with more children wait until one is left, and meanwhile are
+// *swept* (sweep.ts): once at first, then whenever their children have written or let go enough
+// since, and all of them before a write is told that the pool is full.
 //
 // A layer's turn comes only after a checkpoint that began when its deletion was durable: then no
 // record of it is left in the journal after the tail, and none of its index blocks is dirty. One
@@ -22,9 +22,10 @@ import { applyToFreeMap } from "../store/free-map-patch.js";
 import { changeIndex } from "../store/index-changes.js";
 import { findLayer, getLayer, listReclaim, onlyChild, removeLayer } from "../store/layers.js";
 import { Lineage } from "../store/lineage.js";
-import { type AbsorbLimits, absorb, isAbsorbCheaper } from "./absorb.js";
+import { type AbsorbLimits, absorb, isAbsorbable } from "./absorb.js";
 import type { Checkpointer } from "./checkpointer.js";
 import { type FoldParts, finishFold, foldableInto, foldBatch } from "./fold.js";
+import { handUpBatch, mustHandUp } from "./hand-up.js";
 import { Mutex } from "./mutex.js";
 import type { Pace } from "./pace.js";
 import { type Family, type FamilyState, familyOf, sweepBatch } from "./sweep.js";
@@ -73,6 +74,8 @@ interface Waiting {
   /** The number of checkpoints begun when its deletion was durable. */
   since: number;
   spansLeft: number;
+  /** A child that has to hand up, and the checkpoints begun when that was seen. */
+  handsUp?: { child: number; since: number };
 }
 
 type Job = { layer: number; waiting: Waiting; child: number | null };
@@ -129,14 +132,15 @@ export class Reclaimer {
   waiting(): { total: number; ready: number } {
     let total = 0;
     let ready = 0;
-    const look = (layer: number, { since }: Waiting): void => {
+    const look = (layer: number, turn: boolean): void => {
       if (this.#parts.inUse(layer)) return;
       total++;
-      if (this.#ready(since)) ready++;
+      if (turn) ready++;
     };
-    for (const [layer, waiting] of this.#dead) look(layer, waiting);
+    for (const [layer, { since }] of this.#dead) look(layer, this.#ready(since));
     for (const [layer, waiting] of this.#hidden) {
-      if (foldableInto(this.#parts.store, layer) !== null) look(layer, waiting);
+      const child = foldableInto(this.#parts.store, layer);
+      if (child !== null) look(layer, this.#isTurn(layer, waiting, child));
     }
     return { total, ready };
   }
@@ -233,12 +237,23 @@ export class Reclaimer {
     this.#byAge ??= [...this.#hidden.keys()].sort((a, b) => b - a);
     for (const layer of this.#byAge) {
       const waiting = this.#hidden.get(layer);
-      if (waiting === undefined || !this.#ready(waiting.since) || this.#parts.inUse(layer))
-        continue;
+      if (waiting === undefined || this.#parts.inUse(layer)) continue;
       const child = foldableInto(this.#parts.store, layer);
-      if (child !== null) return { layer, waiting, child };
+      if (child === null || !this.#isTurn(layer, waiting, child)) continue;
+      return { layer, waiting, child };
     }
     return null;
+  }
+
+  /** Of a layer with this only child. */
+  #isTurn(layer: number, waiting: Waiting, child: number): boolean {
+    if (!this.#ready(waiting.since)) return false;
+    if (!mustHandUp(this.#parts.store, layer, child, this.#parts.absorb)) return true;
+    // Records of a child that was frozen since may be in the journal.
+    if (waiting.handsUp?.child !== child) {
+      waiting.handsUp = { child, since: this.#parts.checkpointer.started };
+    }
+    return this.#ready(waiting.handsUp.since);
   }
 
   /** Folds into a layer that waits itself have given it more. */
@@ -258,7 +273,7 @@ export class Reclaimer {
     const { layer } = job;
     // A volume that nobody has opened yet would be opened as one that the store knows nothing of.
     this.#parts.gotIndexBlocks(child);
-    if (await this.#absorb(job, child)) return;
+    if (!(await this.#handUp(job, child)) || (await this.#absorb(job, child))) return;
     for (;;) {
       const done = await foldBatch(this.#parts, layer, child, this.#parts.foldBatch);
       if (done === null) break;
@@ -271,10 +286,23 @@ export class Reclaimer {
     this.#folded(job, child);
   }
 
+  /** False: it ends here for now. */
+  async #handUp(job: Job, child: number): Promise<boolean> {
+    const { store, absorb: limits, pace } = this.#parts;
+    while (mustHandUp(store, job.layer, child, limits)) {
+      const done = await handUpBatch(this.#parts, job.layer, child, limits.batch);
+      this.#did(job, 0, done.freedBlocks);
+      this.#progress.spansFolded += done.spans;
+      await pace.rest();
+      if (this.#stopped || foldableInto(store, job.layer) !== child) return false;
+    }
+    return true;
+  }
+
   /** False: it is to be folded batch by batch. */
   async #absorb(job: Job, child: number): Promise<boolean> {
     const limits = this.#parts.absorb;
-    if (!isAbsorbCheaper(this.#parts.store, job.layer, child, limits)) return false;
+    if (!isAbsorbable(this.#parts.store, job.layer, child, limits)) return false;
     const done = await absorb(this.#parts, job.layer, child, limits.most);
     if (done === null) return false;
     this.#did(job, job.waiting.spansLeft, done.freedBlocks);

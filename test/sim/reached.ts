@@ -23,8 +23,10 @@ export const GOALS = [
   "crash when a reclaim is committed and not durable",
   "crash in a fold",
   "crash while a layer is absorbed",
+  "crash while an index block is handed up",
   "span folded",
   "layer absorbed",
+  "index block handed up",
   "span swept",
   "wait for a fold",
   "crash in recovery",
@@ -97,6 +99,7 @@ export class Reached {
     const info = (await world.run(world.pool.info()))?.value;
     const counters = info?.counters ?? {};
     this.add("layer absorbed", world.absorbed);
+    this.add("index block handed up", world.handedUp);
     this.add("span folded", info?.reclaim.spansFolded ?? 0);
     this.add("span swept", info?.reclaim.spansSwept ?? 0);
     const punched = info?.discard.punchedBytes ?? 0;
@@ -130,6 +133,7 @@ export class Reached {
     if (phase === "begin") this.add("crash at the begin of a checkpoint");
     if (phase === "batches") this.add("crash between a checkpoint's batches");
     if (world.foldPhase === "absorb") this.add("crash while a layer is absorbed");
+    else if (world.foldPhase === "hand up") this.add("crash while an index block is handed up");
     else if (world.foldPhase !== "none") this.add("crash in a fold");
     if (phase === "last") this.add("crash before a checkpoint's last transaction is durable");
     if (world.freezePhase === "freeze") this.add("crash while a snapshot freezes its volume");

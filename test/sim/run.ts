@@ -18,7 +18,7 @@ import { Load } from "./load.js";
 import type { Reached } from "./reached.js";
 import { isOfStore, SeededScheduler } from "./seeded-scheduler.js";
 import { requireAllSeen } from "./space.js";
-import { World, type WorldOptions } from "./world.js";
+import { type FoldPhase, World, type WorldOptions } from "./world.js";
 
 export interface RunOptions {
   seed: number;
@@ -51,6 +51,9 @@ export interface Summary {
 }
 
 export const OPERATIONS = 260;
+/** What a run comes to a few times, for a few turns. */
+const RARE_PHASES: FoldPhase[] = ["absorb", "hand up"];
+const RARE_TRIAL_CUTS = 3;
 /** Of trial cuts, once in so many turns. */
 export const TRIAL_CUTS = 100;
 /** What is kept of what was not flushed. */
@@ -80,7 +83,8 @@ function poolOf(seed: number, random: Random): WorldOptions {
     indexCacheBytes: random.pick([2, 4, 8, 100]) * ENTRY_BYTES,
     dirtyLimit: random.pick([2, 6, 1000]),
     discard: seed % 4 !== 2,
-    absorbFrom: seed % 5 < 2 ? 1 : 1000,
+    absorbFrom: seed % 5 < 3 ? 1 : 1000,
+    absorbMost: seed % 5 === 0 ? 1000 : 0,
     roomBlocks: seed % 3 === 1 ? 100 : 0,
   };
 }
@@ -184,7 +188,9 @@ export class Run {
       await this.#world.settle();
       if (this.#load.surprise !== null) throw this.#load.surprise;
       const { trialCuts = TRIAL_CUTS } = this.#options;
-      if (trialCuts > 0 && this.#trials.oneIn(trialCuts)) await this.#cutOnTrial();
+      const rare = RARE_PHASES.includes(this.#world.foldPhase);
+      const once = rare ? Math.min(trialCuts, RARE_TRIAL_CUTS) : trialCuts;
+      if (once > 0 && this.#trials.oneIn(once)) await this.#cutOnTrial();
       if (this.#dice.roll("powerCut")) await this.#crash("power");
       else if (this.#dice.roll("kill")) await this.#crash("kill");
       else if (await this.#isBroken()) await this.#crash(this.#random.pick(["power", "kill"]));
@@ -282,6 +288,7 @@ export class Run {
   /** What a power cut now would leave, one of the many things that it may. */
   async #cutOnTrial(): Promise<void> {
     const random = this.#trials;
+    this.#reached.crash(this.#world, this.#client.changes);
     const survivors = random.pick(SURVIVORS);
     const seed = random.below(2 ** 30);
     this.#tell(`power cut on trial ${this.summary.trialCuts}: ${survivors}, ${seed}`);

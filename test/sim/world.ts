@@ -17,6 +17,7 @@ import {
   putPoolRecord,
   putSpaceRecord,
 } from "../../engine/store/catalogue.js";
+import { onlyChild } from "../../engine/store/layers.js";
 import {
   DATA_ALIGNMENT_BYTES,
   encodeSuperblock,
@@ -36,6 +37,8 @@ export interface WorldOptions {
   dirtyLimit?: number;
   /** Index blocks that a deleted layer has at least for its only child to absorb it. */
   absorbFrom?: number;
+  /** Index blocks that this child has at most; of more it hands up. */
+  absorbMost?: number;
   /** The pool may grow by so many. */
   roomBlocks?: number;
   /** Free blocks go back to the disk. */
@@ -72,9 +75,9 @@ export type CheckpointPhase = "none" | "begin" | "batches" | "last";
 
 /**
  * What a fold is doing with a batch of spans: getting them, or putting them in the store; "absorb":
- * putting them all, the other way round.
+ * putting them all, the other way round; "hand up": putting some.
  */
-export type FoldPhase = "none" | "hold" | "transaction" | "absorb";
+export type FoldPhase = "none" | "hold" | "transaction" | "absorb" | "hand up";
 
 /** What a snapshot is doing; "store": its volume is frozen, its transaction not yet durable. */
 export type FreezePhase = "none" | "freeze" | "store";
@@ -104,6 +107,11 @@ export class World {
   foldPhase: FoldPhase = "none";
   /** Layers, so far. */
   absorbed = 0;
+  /** Index blocks, so far. */
+  handedUp = 0;
+  /** What was forgotten last, by itself. */
+  #forgotten: { layer: number; spans: string } | null = null;
+  #handsUp = false;
   freezePhase: FreezePhase = "none";
   /** What the superblocks would say of reclaims. */
   reclaims = 0;
@@ -317,7 +325,12 @@ export class World {
       indexCacheBytes: this.#options.indexCacheBytes ?? 1024 * 1024,
       dirtyLimit: this.#options.dirtyLimit ?? 1000,
       foldBatch: 2,
-      absorb: { from: this.#options.absorbFrom ?? 1000, times: 0, most: 1000 },
+      absorb: {
+        from: this.#options.absorbFrom ?? 1000,
+        times: 0,
+        most: this.#options.absorbMost ?? 1000,
+        batch: 1,
+      },
       discard: this.#options.discard ?? false,
       keepsRoom: this.#options.keepsRoom ?? false,
       spaceLevels: [80, 90, 95],
@@ -494,6 +507,9 @@ export class World {
     this.checkpointPhase = "none";
     this.foldPhase = "none";
     this.absorbed = 0;
+    this.handedUp = 0;
+    this.#forgotten = null;
+    this.#handsUp = false;
     this.freezePhase = "none";
   }
 
@@ -546,8 +562,12 @@ export class World {
       this.foldPhase = "none";
       return native.foldLetGoAll(pool, layer);
     },
+    foldApply: (pool, parent, child, spans, adopted) => {
+      if (parent === child) this.#handsUp = this.#isHandUp(child, spans);
+      return native.foldApply(pool, parent, child, spans, adopted);
+    },
     foldLetGo: (pool, layer, spans) => {
-      this.foldPhase = "none";
+      this.foldPhase = this.#handsUp ? "hand up" : "none";
       return native.foldLetGo(pool, layer, spans);
     },
     volumeFreeze: async (pool, volumes) => {
@@ -567,6 +587,16 @@ export class World {
     deviceClose: () => undefined,
     indexAnswer: (...answer) => this.#later("answer", () => native.indexAnswer(...answer)),
   };
+
+  /** A child's index blocks are forgotten, and then its only parent's: they are handed up next. */
+  #isHandUp(layer: number, spans: readonly number[]): boolean {
+    const last = this.#forgotten;
+    this.#forgotten = { layer, spans: spans.join() };
+    if (last === null || last.spans !== this.#forgotten.spans) return false;
+    if (onlyChild(this.#store, layer) !== last.layer) return false;
+    this.handedUp += spans.length;
+    return true;
+  }
 
   #later(step: IndexStep | DeviceStep, take: () => void): void {
     this.#indexSteps.push({ step, take });
