@@ -1,7 +1,8 @@
 // What there is: volumes with the nodes that have them and their health, and the room for more.
 //
 // A list that lacks a storage node's volumes would say that they are gone, so it is refused while
-// one is down. Room is counted where it is.
+// one is down. It is in the order of the nodes and of names, so that a page costs what is in it,
+// whatever else there is. Room is counted where it is.
 import type { PoolInfo, VolumeView } from "../engine/serve/client.js";
 import { readCapability } from "./capability.js";
 import { formatSnapshotId, MAX_ID_LENGTH, parseVolumeId } from "./ids.js";
@@ -13,10 +14,10 @@ import type {
   VolumeCondition,
   VolumeEntry,
 } from "./messages.js";
-import { paginate } from "./paging.js";
+import { readPage } from "./paging.js";
 import { readVolumeParameters } from "./parameters.js";
 import type { Service } from "./server.js";
-import type { Found, StorageNodes } from "./storage-nodes.js";
+import type { Found, StorageNode, StorageNodes } from "./storage-nodes.js";
 import { needVolume, volumeIdOf } from "./volumes.js";
 
 export function inventoryMethods(nodes: StorageNodes): Service {
@@ -33,19 +34,37 @@ interface Listed {
 }
 
 async function listVolumes(nodes: StorageNodes, request: ListRequest): Promise<object> {
-  const lists = await Promise.all(
-    nodes.all.map(async (node): Promise<Listed[]> => {
-      const [pool, volumes] = await Promise.all([node.daemon.info(), node.daemon.listVolumes()]);
-      return volumes.map((item) => ({ found: { node, item }, pool }));
-    }),
-  );
-  // A volume that was made otherwise, with a name too long for an id, is not Kubernetes' business.
-  const listed = lists.flat().filter(({ found }) => volumeIdOf(found).length <= MAX_ID_LENGTH);
-  const { entries, nextToken } = paginate(listed, request, {
-    of: ({ found }) => volumeIdOf(found),
-    isOne: (text) => parseVolumeId(text) !== null,
-  });
-  return { entries: entries.map(volumeEntry), nextToken };
+  const { most, after } = readPage(request, parseVolumeId);
+  // Of all nodes: if one is down, none of the pages is told.
+  const pools = new Map<StorageNode, PoolInfo>();
+  const ask = async (node: StorageNode) => void pools.set(node, await node.daemon.info());
+  await Promise.all(nodes.all.map(ask));
+  const rest = [...pools]
+    .filter(([{ name }]) => after === null || name >= after.node)
+    .sort(([a], [b]) => (a.name < b.name ? -1 : 1));
+  const page: Listed[] = [];
+  for (const [node, pool] of rest) {
+    let last = node.name === after?.node ? after.volume : "";
+    // One more than is told says that there are more.
+    for (let missing = most + 1 - page.length; missing > 0; ) {
+      const volumes = await node.daemon.listVolumes({ after: last, most: missing });
+      for (const item of volumes) {
+        const found = { node, item };
+        // One that was made otherwise, with a name too long for an id, is not Kubernetes' business.
+        if (volumeIdOf(found).length <= MAX_ID_LENGTH) page.push({ found, pool });
+      }
+      if (volumes.length < missing) break;
+      last = volumes.at(-1)?.name ?? last;
+      missing = most + 1 - page.length;
+    }
+  }
+  const told = page.slice(0, most);
+  const lastTold = told.at(-1);
+  const isEnd = page.length <= most || lastTold === undefined;
+  return {
+    entries: told.map(volumeEntry),
+    nextToken: isEnd ? "" : volumeIdOf(lastTold.found),
+  };
 }
 
 async function getVolume(nodes: StorageNodes, { volumeId }: ById): Promise<VolumeEntry> {

@@ -129,7 +129,7 @@ async function listSnapshots(nodes: StorageNodes, request: ListSnapshotsRequest)
     .filter(({ snapshotId }) => snapshotId.length <= MAX_ID_LENGTH);
   const { entries, nextToken } = paginate(messages, request, {
     of: ({ snapshotId }) => snapshotId,
-    isOne: (text) => parseSnapshotId(text) !== null,
+    parse: parseSnapshotId,
   });
   return { entries: entries.map((snapshot) => ({ snapshot })), nextToken };
 }

@@ -148,10 +148,12 @@ export class PandoClient {
     return fromVolumeMessage(await this.#call("GetVolume", { name, countFreed }));
   }
 
-  async listVolumes(): Promise<VolumeView[]> {
+  /** By name: those behind `after`, and `most` of them. */
+  async listVolumes({ after = "", most = Infinity } = {}): Promise<VolumeView[]> {
     const found: VolumeView[] = [];
-    for await (const { volumes } of this.#stream("ListVolumes", {})) {
+    for await (const { volumes } of this.#stream("ListVolumes", { after })) {
       for (const volume of volumes) found.push(fromVolumeMessage(volume));
+      if (found.length >= most) return found.slice(0, most);
     }
     return found;
   }

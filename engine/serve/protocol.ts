@@ -191,7 +191,7 @@ export interface UnaryMethods {
 
 /** Answered with a stream: a pool can have a million volumes. */
 export interface StreamMethods {
-  ListVolumes: { request: Empty; response: { volumes: VolumeMessage[] } };
+  ListVolumes: { request: { after: string }; response: { volumes: VolumeMessage[] } };
   ListReceives: { request: Empty; response: ReceiveMessage };
   TrimPool: {
     request: { startBytes: number };

@@ -303,9 +303,11 @@ function unaryHandlers(pool: PoolService, places: Places, blockSizeBytes: number
 
 function streamHandlers(pool: PoolService, places: Places): StreamHandlers {
   return {
-    ListVolumes: async () => {
-      const volumes = pages((after: VolumeInfo | null) => {
-        return pool.listVolumes({ after: after?.name ?? null, limit: LIST_PAGE });
+    ListVolumes: async ({ after }) => {
+      if (after !== "") requireName(after, "volume");
+      const volumes = pages((last: VolumeInfo | null) => {
+        const begin = after === "" ? null : after;
+        return pool.listVolumes({ after: last?.name ?? begin, limit: LIST_PAGE });
       });
       return mapAsync(inMessages(volumes), (page) => {
         return { volumes: page.map((volume) => toVolumeMessage(viewVolume(volume, places))) };

@@ -334,6 +334,27 @@ test("many calls at once make each thing once", async () => {
   );
 });
 
+test("a list is the same by pages, across storage nodes", async () => {
+  for (const [index, on] of ["a", "b", "b", "a"].entries()) await create(`paged-${index}`, { on });
+  const list = async (request: object) => {
+    const { entries, nextToken } = await csi.call("Controller", "ListVolumes", request);
+    const ids = (entries as { volume: { volumeId: string } }[]).map(
+      ({ volume }) => volume.volumeId,
+    );
+    return { ids, nextToken };
+  };
+  const whole = (await list({})).ids;
+  assert.ok(["a/", "b/"].every((node) => whole.filter((id) => id.startsWith(node)).length > 2));
+  const byPages: string[] = [];
+  for (let startingToken: unknown = "", more = true; more; more = startingToken !== "") {
+    const { ids, nextToken } = await list({ maxEntries: 2, startingToken });
+    assert.ok(ids.length <= 2);
+    byPages.push(...ids);
+    startingToken = nextToken;
+  }
+  assert.equal(byPages, whole);
+});
+
 test("a storage node dies and returns, and the other one's volumes do not notice", async () => {
   const lostId = await create("lost", { on: "a" });
   const nbd = await a.open("lost");

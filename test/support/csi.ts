@@ -147,7 +147,13 @@ function asDaemon(pool: FakePool): Daemon {
     info: () => pool.info(),
     createVolume: async (name, sizeBytes) => view(await pool.createVolume(name, sizeBytes)),
     getVolume: async (name) => view(await pool.getVolume(name)),
-    listVolumes: async () => (await pool.listVolumes()).map(view),
+    listVolumes: async ({ after = "", most = Infinity } = {}) => {
+      const all = (await pool.listVolumes()).filter(({ name }) => name > after);
+      return all
+        .sort((a, b) => (a.name < b.name ? -1 : 1))
+        .slice(0, most)
+        .map(view);
+    },
     deleteVolume: (name) => pool.deleteVolume(name),
     resizeVolume: async (name, sizeBytes) => view(await pool.resizeVolume(name, sizeBytes)),
     setLimits: async (name, change) => view(await pool.setLimits(name, change)),

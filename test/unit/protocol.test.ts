@@ -110,7 +110,10 @@ const MESSAGES: Record<UnaryName | StreamName, { request: object; response: obje
     response: { doneBytes: 2 ** 42, sizeBytes: 2 ** 43, trimmedBytes: 2 ** 40 },
   },
   GetVolume: { request: { ...BY_NAME, countFreed: true }, response: VOLUME },
-  ListVolumes: { request: {}, response: { volumes: [VOLUME, { ...VOLUME, name: "b" }] } },
+  ListVolumes: {
+    request: { after: "a" },
+    response: { volumes: [VOLUME, { ...VOLUME, name: "b" }] },
+  },
   DeleteVolume: { request: BY_NAME, response: {} },
   ResizeVolume: { request: BY_SIZE, response: VOLUME },
   CloneVolume: { request: { source: VOLUME.origin, name: "c" }, response: VOLUME },
