@@ -31,7 +31,7 @@ const POOL_MIB = 192;
 const VOLUME_MIB = 96;
 const PORT = 4420;
 /** Emulated, on a machine that may be busy. */
-const patient = { timeoutMs: 240_000 };
+const patient = { timeoutMs: 600_000 };
 const ACKNOWLEDGED = "/tmp/acknowledged";
 const DAEMON_LOG = "/tmp/daemon.log";
 const cluster = { mountPoint: "/mnt/db", port: 5501 };

@@ -8,7 +8,6 @@ import { join } from "node:path";
 import { suite } from "uvu";
 import { assert } from "../../engine/base/assert.js";
 import { SECTOR_BYTES } from "../../engine/base/constants.js";
-import { isPandoError } from "../../engine/base/errors.js";
 import { NbdClient } from "../../engine/cli/nbd-client.js";
 import { PandoClient } from "../../engine/serve/client.js";
 import { type Random, seeded } from "../prng.js";
@@ -19,6 +18,7 @@ import {
   startPandoDaemon,
   temporaryFolder,
 } from "../support/pando.js";
+import { isCut, settleVolume } from "../support/served-volume.js";
 import { sectorsOf, VersionBook } from "../support/version-book.js";
 
 const test = suite("kill loop");
@@ -31,7 +31,6 @@ const random = seeded(seed);
 
 const VOLUMES = ["a", "b"];
 const SECTORS = 2048;
-const READ_SECTORS = 256;
 const LONGEST_WRITE = 16;
 /** Of a volume, so that two writers are never at one sector. */
 const WRITERS = 2;
@@ -55,15 +54,8 @@ async function untilKilled(work: () => Promise<void>): Promise<void> {
   try {
     for (;;) await work();
   } catch (error) {
-    if (isPandoError(error, "EIO") && /NBD connection broke/.test(error.message)) return;
-    if (isPandoError(error, "ECLOSED") || isCut(error)) return;
-    throw error;
+    if (!isCut(error)) throw error;
   }
-}
-
-function isCut(error: unknown): boolean {
-  const code = error instanceof Error && "code" in error ? error.code : undefined;
-  return code === "ECONNREFUSED" || code === "ENOENT" || code === "EPIPE" || code === "ECONNRESET";
 }
 
 const openVolume = (name: string): Promise<NbdClient> =>
@@ -75,15 +67,8 @@ function bookOf(name: string): VersionBook {
   return book;
 }
 
-/** Reads all of it. */
-async function compare(name: string, book: VersionBook, what: string): Promise<void> {
-  const client = await openVolume(name);
-  for (let sector = 0; sector < SECTORS; sector += READ_SECTORS) {
-    const bytes = await client.read(sector * SECTOR_BYTES, READ_SECTORS * SECTOR_BYTES);
-    book.settle(sector, bytes, what);
-  }
-  await client.close();
-}
+const compare = (name: string, book: VersionBook, what: string): Promise<void> =>
+  settleVolume({ socket: nbdSocket, name, sectors: SECTORS }, book, what);
 
 async function writer(name: string, number: number, dice: Random): Promise<void> {
   const book = bookOf(name);

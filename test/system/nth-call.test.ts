@@ -22,6 +22,7 @@ import {
   startPandoDaemon,
   temporaryFolder,
 } from "../support/pando.js";
+import { isCut, settleVolume } from "../support/served-volume.js";
 import { needsCommands, skip } from "../support/skip.js";
 import { sectorsOf, VersionBook } from "../support/version-book.js";
 
@@ -37,7 +38,6 @@ const nbdSocket = join(folder.path, "nbd.sock");
 const failing = failingCalls(folder.path);
 
 const SECTORS = 1024;
-const READ_SECTORS = 256;
 const PATIENCE_MS = 20_000;
 /** How a daemon may end that cannot go on: by itself, or by what C++ does about an exception. */
 const ENDS = new Set<number | string>([0, 1, "SIGABRT"]);
@@ -222,13 +222,6 @@ class Life {
   }
 }
 
-function isCut(error: unknown): boolean {
-  if (isPandoError(error, "ECLOSED")) return true;
-  if (isPandoError(error, "EIO")) return /NBD connection broke/.test(error.message);
-  const code = error instanceof Error && "code" in error ? error.code : undefined;
-  return code === "ECONNREFUSED" || code === "ENOENT" || code === "EPIPE" || code === "ECONNRESET";
-}
-
 /** The next daemon has what was acknowledged; all of it is deleted. */
 async function verify({ volumes, snapshots }: Life): Promise<void> {
   const daemon = await startDaemon(null);
@@ -244,11 +237,15 @@ async function verify({ volumes, snapshots }: Life): Promise<void> {
     }
     for (const name of found) assert(all.has(name), `${name} is there again`);
   }
-  for (const name of there) await compare(name, volumes.get(name)?.book, name);
-  for (const name of kept) {
+  const compare = async (name: string, { book }: Kept, what: string): Promise<void> => {
+    await settleVolume({ socket: nbdSocket, name, sectors: SECTORS }, book, what);
+  };
+  for (const [name, kept] of volumes) if (there.includes(name)) await compare(name, kept, name);
+  for (const [name, image] of snapshots) {
+    if (!kept.includes(name)) continue;
     const [volume, snapshot] = name.split("@") as [string, string];
     await control.cloneVolume({ volume, snapshot }, "copy");
-    await compare("copy", snapshots.get(name)?.book, name);
+    await compare("copy", image, name);
     await control.deleteVolume("copy");
     await control.deleteSnapshot(volume, snapshot);
   }
@@ -257,15 +254,6 @@ async function verify({ volumes, snapshots }: Life): Promise<void> {
   assert(problems.length === 0, problems.join("; "));
   control.close();
   assert((await daemon.stop()) === 0, "the next daemon stops as it should");
-}
-
-async function compare(name: string, book: VersionBook | undefined, what: string): Promise<void> {
-  const client = await NbdClient.open({ socket: nbdSocket, name });
-  for (let sector = 0; sector < SECTORS; sector += READ_SECTORS) {
-    const data = await client.read(sector * SECTOR_BYTES, READ_SECTORS * SECTOR_BYTES);
-    book?.settle(sector, data, what);
-  }
-  await client.close();
 }
 
 interface Outcome {
