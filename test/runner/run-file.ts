@@ -1,7 +1,7 @@
 // Runs one test file in a process group of its own, with an empty temporary directory, and ends the
 // whole group: neither a hang nor a daemon left behind outlives its file.
 import { spawn } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestFile } from "./discover.js";
@@ -31,6 +31,7 @@ export function killAll(): void {
 
 async function runProcess(file: TestFile): Promise<Ending> {
   const directory = await mkdtemp(join(tmpdir(), "pando-"));
+  await chmod(directory, 0o711); // who is not root in a test passes through it
   const { FORCE_COLOR: _, ...inherited } = process.env;
   const child = spawn(file.command, file.args, {
     cwd: file.root,
