@@ -113,7 +113,7 @@ test("the suite branch takes every subject through every step", () => {
   );
   for (const { id, cells } of suite.tables) {
     const columns = [...new Set(cells.map(({ column }) => column))];
-    assert.equal(columns, id === "branch-scale" ? ["100 clones"] : subjects);
+    assert.equal(columns, id === "branch-scale" ? ["500 clones"] : subjects);
     // Idle CPU may be nothing; nothing else may.
     const measured = cells.filter(({ row }) => !row.startsWith("CPU"));
     const nothing = measured.filter(({ samples }) => !samples.flat().every((value) => value > 0));
