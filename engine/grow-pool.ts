@@ -10,7 +10,7 @@ import type { GrowingPlace, GrowRequest } from "./core/growth.js";
 import { comparePool, readSuperblock } from "./core/recovery.js";
 import { replaceSuperblocks } from "./core/superblocks.js";
 import { withClosedPool } from "./open-pool.js";
-import { partitionRoom, takePartitionRoom } from "./partition-room.js";
+import { partitionRoom, sizeOf, takePartitionRoom } from "./partition-room.js";
 import { getPoolRecord } from "./store/catalogue.js";
 import { openLmdbStore } from "./store/lmdb-store.js";
 import type { Store } from "./store/store.js";
@@ -60,12 +60,6 @@ export function growingPlace(path: string, data: string): GrowingPlace {
     },
     device: () => openDataDevice(data, "r+"),
   };
-}
-
-function sizeOf(data: string): number {
-  const device = openDataDevice(data, "r");
-  device.close();
-  return device.sizeBytes;
 }
 
 /** What it has, or may have without anybody's help. */

@@ -7,7 +7,7 @@ import { sleep } from "./base/clock.js";
 import { PandoError } from "./base/errors.js";
 import { diskOf, isBlockDevice, readPartitions } from "./block-device.js";
 import { openDataDevice } from "./core/data-device.js";
-import { DATA_TYPE } from "./gpt.js";
+import { DATA_TYPE, type ReadDisk } from "./gpt.js";
 import { type Enlarged, enlargePartition } from "./gpt-enlarge.js";
 
 const PATIENCE_MS = 10_000;
@@ -51,13 +51,14 @@ export async function takePartitionRoom(path: string, data: string): Promise<voi
   }
 }
 
-function found(path: string, read: (offset: number, length: number) => Uint8Array): Enlarged {
+function found(path: string, read: ReadDisk): Enlarged {
   const enlarged = enlargePartition(diskOf(path), read, DATA_TYPE);
   if (enlarged !== null) return enlarged;
   throw new PandoError("ENOTFOUND", `${path} has no partition of Pando's any more`, { path });
 }
 
-function sizeOf(path: string): number {
+/** Bytes that a file or a block device has now. */
+export function sizeOf(path: string): number {
   const device = openDataDevice(path, "r");
   device.close();
   return device.sizeBytes;
