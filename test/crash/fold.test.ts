@@ -8,6 +8,7 @@ import type { Client } from "../sim/client.js";
 import {
   addVolume,
   counters,
+  cutAfterEachStep,
   cutPower,
   FEW_BLOCKS,
   finish,
@@ -464,18 +465,7 @@ both("a cut after any step finds every block owned, or free", async () => {
   const client = await overSnapshot();
   const { world } = client;
   await world.run(client.deleteSnapshot("a@s"));
-  const folding = track(client.pool.settle());
-  while (folding.state === "waiting") {
-    for (let kept = 0; kept <= world.store.pendingCount; kept++) {
-      await client.tryCrash(
-        "power",
-        world.afterPowerCut("none", 1, () => kept),
-      );
-    }
-    const steps = world.stepCount;
-    await until(world, () => folding.state !== "waiting" || world.stepCount > steps);
-  }
-  assert.is(folding.state, "done");
+  await cutAfterEachStep(client, track(client.pool.settle()));
   assert.is(layersOf(client), 1);
   await finish(client);
 });

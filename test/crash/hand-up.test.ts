@@ -7,7 +7,15 @@ import { checkStore } from "../../engine/core/check.js";
 import { findSnapshot } from "../../engine/store/catalogue.js";
 import { getLayer } from "../../engine/store/layers.js";
 import type { Client } from "../sim/client.js";
-import { cutPower, finish, flush, read, smallPool, write } from "../sim/small-pool.js";
+import {
+  cutAfterEachStep,
+  cutPower,
+  finish,
+  flush,
+  read,
+  smallPool,
+  write,
+} from "../sim/small-pool.js";
 import { ended, type Holds, isKind, take, track, until } from "../sim/steps.js";
 
 const test = suite("hand-up");
@@ -107,18 +115,7 @@ test("a cut after any step finds every block owned, or free, and the rest goes o
   await world.run(client.deleteSnapshot("a@s"));
   await write(client, "a", 0, 2);
   await flush(client, "a");
-  const handing = track(client.pool.settle());
-  while (handing.state === "waiting") {
-    for (let kept = 0; kept <= world.store.pendingCount; kept++) {
-      await client.tryCrash(
-        "power",
-        world.afterPowerCut("none", 1, () => kept),
-      );
-    }
-    const steps = world.stepCount;
-    await until(world, () => handing.state !== "waiting" || world.stepCount > steps);
-  }
-  assert.is(handing.state, "done");
+  await cutAfterEachStep(client, track(client.pool.settle()));
   assert.is(layersOf(client), 2);
   await finish(client);
 });

@@ -2,6 +2,7 @@
 import { assert } from "../../engine/base/assert.js";
 import type { Range } from "./books.js";
 import { Client } from "./client.js";
+import { type Tracked, until } from "./steps.js";
 import { World, type WorldOptions } from "./world.js";
 
 export const SECTORS = 1040;
@@ -78,4 +79,23 @@ export async function finish(client: Client): Promise<void> {
 export async function counters(client: Client): Promise<Record<string, number>> {
   const info = await client.world.run(client.pool.info());
   return info?.value.counters ?? {};
+}
+
+/**
+ * After each step that the work comes to power is lost, on trial, with any number of the store's
+ * last commits kept.
+ */
+export async function cutAfterEachStep(client: Client, work: Tracked<unknown>): Promise<void> {
+  const { world } = client;
+  while (work.state === "waiting") {
+    for (let kept = 0; kept <= world.store.pendingCount; kept++) {
+      await client.tryCrash(
+        "power",
+        world.afterPowerCut("none", 1, () => kept),
+      );
+    }
+    const steps = world.stepCount;
+    await until(world, () => work.state !== "waiting" || world.stepCount > steps);
+  }
+  assert(work.state === "done", `the work ends with ${work.error}`);
 }
