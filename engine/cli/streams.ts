@@ -102,12 +102,16 @@ function addReceive(volume: Argv<GlobalOptions>, loadEngine: LoadEngine): Argv<G
           printResult(args, { aborted: name }, () => `forgot what was received into ${name}`);
           return;
         }
-        const source = args.file === undefined ? process.stdin : await readFrom(args.file);
         const { crc32c } = await loadEngine();
         const { resume } = args;
+        const source = args.file === undefined ? process.stdin : await readFrom(args.file);
         const options = { name, snapshot, resume, source, checksum: crc32c };
-        const made = await withClient(args, (client) => receiveStream(client, options));
-        printResult(args, volumeJson(made), () => describeVolume(made));
+        try {
+          const made = await withClient(args, (client) => receiveStream(client, options));
+          printResult(args, volumeJson(made), () => describeVolume(made));
+        } finally {
+          source.destroy();
+        }
       },
     )
     .command(

@@ -25,6 +25,8 @@ export interface DaemonProcess {
 const START_TIMEOUT_MS = 30_000;
 /** Among them daemons that have to refuse to start: one that starts after all must end too. */
 const COMMAND_TIMEOUT_MS = 30_000;
+/** What nobody closed is seen in what a command prints. */
+const COLLECT_GARBAGE = new URL("./collect-garbage.js", import.meta.url).href;
 const daemons = new Set<ChildProcess>();
 process.once("exit", killDaemons);
 
@@ -131,7 +133,9 @@ function start(command: string, args: string[], environment: Record<string, stri
     if (value !== undefined) env[name] = value;
   }
   Object.assign(env, environment);
-  return spawn(process.execPath, [command, ...args], { env, stdio: ["ignore", "pipe", "pipe"] });
+  const node = ["--expose-gc", "--import", COLLECT_GARBAGE];
+  const all = [...node, command, ...args];
+  return spawn(process.execPath, all, { env, stdio: ["ignore", "pipe", "pipe"] });
 }
 
 function collect(child: ChildProcess): { stdout(): string; stderr(): string } {
