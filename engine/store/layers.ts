@@ -25,6 +25,7 @@ import {
   type ReclaimRecord,
   reclaimRecord,
 } from "./codec-records.js";
+import { Decoded } from "./decoded.js";
 import type { StoreReader, StoreTransaction } from "./store.js";
 
 export interface LayerEntry {
@@ -33,15 +34,16 @@ export interface LayerEntry {
 }
 
 const EMPTY = new Uint8Array(0);
+const decoded = new Decoded(layerRecord, "layers");
 
-export function findLayer(reader: StoreReader, id: number): LayerRecord | undefined {
+export function findLayer(reader: StoreReader, id: number): Readonly<LayerRecord> | undefined {
   const key = layerKey(id);
   const value = reader.get("layers", key);
-  return value === undefined ? undefined : layerRecord.decode("layers", key, value);
+  return value === undefined ? undefined : decoded.decode(id, key, value);
 }
 
 /** ECORRUPT if it is not there: whoever names a layer keeps it alive. */
-export function getLayer(reader: StoreReader, id: number): LayerRecord {
+export function getLayer(reader: StoreReader, id: number): Readonly<LayerRecord> {
   const record = findLayer(reader, id);
   if (record !== undefined) return record;
   throw new PandoError("ECORRUPT", `store: layer ${id} has no record`, { layer: id });

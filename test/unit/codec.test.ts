@@ -18,6 +18,7 @@ import {
 } from "../../engine/store/codec-index-block.js";
 import * as keys from "../../engine/store/codec-keys.js";
 import * as records from "../../engine/store/codec-records.js";
+import { Decoded } from "../../engine/store/decoded.js";
 import { type Random, seeded } from "../prng.js";
 
 const test = suite("codec");
@@ -244,6 +245,21 @@ test("an inherited copy maps the same and owns nothing", () => {
     assert.not(isOwned(copy, slot));
   }
   assert.ok(countSlots(raw).owned > 0, "the original is left alone");
+});
+
+test("a record that was decoded before is what the bytes say now", () => {
+  const decoded = new Decoded(records.layerRecord, "layers");
+  const record = { parent: 1, state: "live", key: 2, indexBlocks: 0, ownedBlocks: 0 } as const;
+  const key = keys.layerKey(2);
+  const encode = (mappedDelta: number) =>
+    records.layerRecord.encode(key, { ...record, mappedDelta });
+  const first = decoded.decode(2, key, encode(5));
+  assert.equal(first, { ...record, mappedDelta: 5 });
+  assert.is(decoded.decode(2, key, encode(5)), first);
+  assert.throws(() => Object.assign(first, { mappedDelta: 7 }), TypeError);
+  assert.is(decoded.decode(2, key, encode(6)).mappedDelta, 6);
+  assertNoByteIsLoose(encode(6), (bad) => decoded.decode(2, key, bad));
+  assert.is(decoded.decode(2, key, encode(5)).mappedDelta, 5);
 });
 
 test("bitmaps come back, of their own length only", () => {
