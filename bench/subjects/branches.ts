@@ -12,6 +12,8 @@ export interface Branches {
   /** A volume of that size, served, empty. */
   create(volume: string, sizeBytes: number): Promise<void>;
   uri(volume: string): string;
+  /** A call of the subject that does nothing; null where it has no calls. */
+  nothing: (() => Promise<void>) | null;
   /** What the volume has now, kept; writes may be under way. */
   snapshot(volume: string, snapshot: string): Promise<void>;
   /** A writable copy of the snapshot, served. */

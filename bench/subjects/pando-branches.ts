@@ -12,6 +12,7 @@ export async function pandoBranches(folder: string, poolBytes: number): Promise<
     name: "pando",
     uri: server.uri,
     create: async (volume, sizeBytes) => void (await client.createVolume(volume, sizeBytes)),
+    nothing: async () => void (await client.listPools()),
     snapshot: async (volume, snapshot) => void (await client.createSnapshot(volume, snapshot)),
     clone: async (volume, snapshot, clone) => {
       await client.cloneVolume({ volume, snapshot }, clone);

@@ -26,6 +26,7 @@ export async function qcow2Branches(folder: string): Promise<Branches> {
       await server.serve(volume, "qcow2", pathOf(volume));
       images.set(volume, { sizeBytes, node: volume, path: pathOf(volume) });
     },
+    nothing: () => server.nothing(),
     async snapshot(volume, snapshot) {
       const image = known(images, volume);
       const node = `${volume}.at.${snapshot}`;

@@ -57,6 +57,10 @@ export class QemuServer {
     return `nbd+unix:///${name}?socket=${this.sockets.nbd}`;
   }
 
+  nothing(): Promise<void> {
+    return this.monitor.call("query-version", {});
+  }
+
   /** Opens an image, around the page cache and with io_uring, and exports it by the name. */
   async serve(name: string, format: QemuFormat, path: string, backing?: string): Promise<void> {
     const below = backing === undefined ? {} : { backing: image("qcow2", backing) };

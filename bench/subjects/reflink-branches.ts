@@ -42,6 +42,7 @@ export async function reflinkBranches(
       makeRaw(pathOf(volume), sizeBytes);
       await server.serve(volume, "raw", pathOf(volume));
     },
+    nothing: null,
     snapshot: (volume, snapshot) => share(pathOf(volume), pathOf(`${volume}@${snapshot}`)),
     async clone(volume, snapshot, clone) {
       await share(pathOf(`${volume}@${snapshot}`), pathOf(clone));
