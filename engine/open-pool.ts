@@ -52,6 +52,11 @@ const FOLD_BATCH = 32;
  * wait for the one transaction, some ten milliseconds.
  */
 const ABSORB = { from: 256, times: 4, most: 512, batch: 64 };
+/**
+ * The chunks of 64 GiB: a transaction that touches them all takes some ten milliseconds of the
+ * control plane's thread.
+ */
+const RECLAIM = { spans: 512, chunks: 2048 };
 /** How long the kernel may take to close what a dead process had open. */
 const LOCK_TRIES = 300;
 const LOCK_WAIT_MS = 100;
@@ -129,6 +134,7 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     dirtyLimit: Math.floor((indexCacheBytes * DIRTY_SHARE) / INDEX_BLOCK_BYTES),
     foldBatch: FOLD_BATCH,
     absorb: ABSORB,
+    reclaim: RECLAIM,
     discard: givesBack(options.discard ?? "off", paths.data),
     keepsRoom: options.discard !== "on" && isFullFile(paths.data),
     spaceLevels: options.spaceLevels ?? NO_ALARM,

@@ -41,6 +41,11 @@ export class Pace {
     await this.#hostsAsked();
   }
 
+  /** In the middle of something: whatever else there is to do comes first. */
+  turn(): Promise<void> {
+    return this.#clock.turn();
+  }
+
   async rest(): Promise<void> {
     if (!(await this.#hostsAsked()) || this.#hurried > 0) return;
     await new Promise<void>((resolve) => {

@@ -71,6 +71,7 @@ import { OpenVolumes } from "./open-volumes.js";
 import { Pace } from "./pace.js";
 import { Punches } from "./punches.js";
 import { Receives } from "./receives.js";
+import type { ReclaimLimits } from "./reclaim-batch.js";
 import { Reclaimer } from "./reclaimer.js";
 import type { Recovered } from "./recovery.js";
 import { rollBack } from "./rollback.js";
@@ -100,6 +101,7 @@ export interface PoolParts {
   /** Index blocks that a fold changes in one transaction; hosts' writes to them wait for it. */
   foldBatch: number;
   absorb: AbsorbLimits;
+  reclaim: ReclaimLimits;
   /** Free blocks are given back to the device. */
   discard: boolean;
   /** What the device has given for the free blocks is kept: it could not promise it again. */
@@ -215,6 +217,7 @@ export class Pool implements PoolService {
       pace: new Pace(parts.clock, this.#path),
       foldBatch: parts.foldBatch,
       absorb: parts.absorb,
+      reclaim: parts.reclaim,
       log: parts.log,
       spaceWanted: () => this.#space.exhausted,
       inUse: (layer) => volumes.isLive(layer),

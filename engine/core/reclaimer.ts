@@ -13,12 +13,9 @@
 // record of it is left in the journal after the tail, and none of its index blocks is dirty. One
 // layer at a time. Dead layers go first; of hidden ones the youngest, so that what lies under
 // several of one line is moved once.
-import { SLOTS_PER_SPAN } from "../base/constants.js";
 import type { Log } from "../base/log.js";
-import { appendRun, type BlockRun, countBlocks } from "../store/block-run.js";
-import { decodeIndexBlock, getBlock, isOwned } from "../store/codec-index-block.js";
-import { decodeSpanKey, rangeOf } from "../store/codec-keys.js";
-import { applyToFreeMap } from "../store/free-map-patch.js";
+import type { BlockRun } from "../store/block-run.js";
+import { freeAll } from "../store/free-map-patch.js";
 import { changeIndex } from "../store/index-changes.js";
 import { findLayer, getLayer, listReclaim, onlyChild, removeLayer } from "../store/layers.js";
 import { Lineage } from "../store/lineage.js";
@@ -28,10 +25,9 @@ import { type FoldParts, finishFold, foldableInto, foldBatch } from "./fold.js";
 import { handUpBatch, mustHandUp } from "./hand-up.js";
 import { Mutex } from "./mutex.js";
 import type { Pace } from "./pace.js";
+import { nextBatch, type ReclaimLimits, retireBlocks } from "./reclaim-batch.js";
 import { type Family, type FamilyState, familyOf, sweepBatch } from "./sweep.js";
 
-/** Index blocks in one transaction. */
-const RECLAIM_BATCH = 128;
 /** Index blocks that one batch of a sweep looks at, the children's included. */
 const SWEEP_BATCH = 512;
 /** A layer is swept again when its children have changed so much of what it owns. */
@@ -47,6 +43,7 @@ export interface ReclaimerParts extends FoldParts {
   /** Index blocks that a fold changes in one transaction; hosts' writes to them wait for it. */
   foldBatch: number;
   absorb: AbsorbLimits;
+  reclaim: ReclaimLimits;
   log: Log;
   /** Writes fail for want of space. */
   spaceWanted: () => boolean;
@@ -87,11 +84,6 @@ interface Shared {
   swept: FamilyState | null;
   /** It was deleted before this process began: what could be swept then is left until it pays. */
   old: boolean;
-}
-
-interface Batch {
-  spans: number[];
-  owned: BlockRun[];
 }
 
 export class Reclaimer {
@@ -320,25 +312,27 @@ export class Reclaimer {
   }
 
   async #reclaim(job: Job): Promise<void> {
-    const { store, path, map } = this.#parts;
+    const { store, path, map, pace } = this.#parts;
     const { layer } = job;
     const { parent } = getLayer(store, layer);
+    const turn = () => pace.turn();
+    const parts = { store, map, turn, stopped: () => this.#stopped };
     for (;;) {
-      const batch = this.#nextBatch(layer);
+      const batch = await nextBatch(parts, layer, this.#parts.reclaim);
+      if (this.#stopped) return;
       if (batch === null) break;
-      map.load(batch.owned);
       await store.transact((txn) => {
         changeIndex(txn, new Lineage(), (index) => {
           for (const span of batch.spans) index.remove(layer, span);
         });
-        applyToFreeMap(
-          txn,
-          batch.owned.map((run) => ({ ...run, op: "free" as const })),
-        );
+        freeAll(txn, batch.owned);
       });
-      map.retire(batch.owned);
-      path.releaseBlocks(batch.owned);
-      this.#did(job, batch.spans.length, countBlocks(batch.owned));
+      const retire = (runs: BlockRun[]) => {
+        map.retire(runs);
+        path.releaseBlocks(runs);
+      };
+      await retireBlocks(batch.owned, { turn, retire });
+      this.#did(job, batch.spans.length, batch.owned.count);
       this.#progress.spansReclaimed += batch.spans.length;
       await this.#parts.pace.rest();
       if (this.#stopped) return;
@@ -399,27 +393,4 @@ export class Reclaimer {
     shared.swept = swept;
     this.#parts.log.debug({ layer: family.id, below: state.members }, "shared layer swept");
   }
-
-  #nextBatch(layer: number): Batch | null {
-    const { key } = getLayer(this.#parts.store, layer);
-    const range = { ...rangeOf(key), limit: RECLAIM_BATCH };
-    const entries = this.#parts.store.range("index", range);
-    if (entries.length === 0) return null;
-    const spans: number[] = [];
-    const owned: BlockRun[] = [];
-    for (const entry of entries) {
-      spans.push(decodeSpanKey(entry.key).span);
-      for (const run of ownedRuns(entry.key, entry.value)) appendRun(owned, run.first, run.count);
-    }
-    return { spans, owned };
-  }
-}
-
-function ownedRuns(key: Uint8Array, value: Uint8Array): BlockRun[] {
-  const { raw } = decodeIndexBlock(key, value);
-  const runs: BlockRun[] = [];
-  for (let slot = 0; slot < SLOTS_PER_SPAN; slot++) {
-    if (isOwned(raw, slot)) appendRun(runs, getBlock(raw, slot), 1);
-  }
-  return runs;
 }

@@ -6,6 +6,7 @@ import { assert } from "../base/assert.js";
 import { BLOCKS_PER_CHUNK } from "../base/constants.js";
 import { PandoError } from "../base/errors.js";
 import type { BlockRun } from "./block-run.js";
+import type { BlockSet } from "./block-set.js";
 import { getSpaceRecord, putSpaceRecord } from "./catalogue.js";
 import {
   CHUNK_BYTES,
@@ -30,6 +31,13 @@ export interface FreeMapChange extends BlockRun {
 export function applyToFreeMap(txn: StoreTransaction, changes: readonly FreeMapChange[]): void {
   const patch = new FreeMapPatch(txn);
   for (const change of changes) patch.apply(change);
+  patch.write(txn);
+}
+
+/** Frees all of the set, each chunk in one go. ECORRUPT as above. */
+export function freeAll(txn: StoreTransaction, blocks: BlockSet): void {
+  const patch = new FreeMapPatch(txn);
+  patch.freeAll(blocks);
   patch.write(txn);
 }
 
@@ -58,6 +66,22 @@ export class FreeMapPatch {
       else clearBit(bits, bit);
     }
     this.#allocated += allocate ? count : -count;
+  }
+
+  freeAll(blocks: BlockSet): void {
+    for (const [chunk, freed] of blocks.chunks) {
+      assert(chunk > 0 || !getBit(freed, 0), "block 0 is outside the pool");
+      const bits = this.#chunk(chunk);
+      for (let byte = 0; byte < CHUNK_BYTES; byte++) {
+        const mask = freed[byte] as number;
+        const missing = mask & ~(bits[byte] as number);
+        if (missing !== 0) {
+          throw twice(chunk * BLOCKS_PER_CHUNK + byte * 8 + Math.log2(missing & -missing), "free");
+        }
+        bits[byte] = (bits[byte] as number) & ~mask;
+      }
+    }
+    this.#allocated -= blocks.count;
   }
 
   write(txn: StoreTransaction): void {

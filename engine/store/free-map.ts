@@ -161,6 +161,11 @@ export class FreeMap {
     }
   }
 
+  /** The same, for one chunk. */
+  loadChunk(at: number): void {
+    this.#chunk(at);
+  }
+
   /** The pool has more blocks, durably; all of the new ones are free. */
   grow(dataBlocks: number): void {
     assert(dataBlocks >= this.#dataBlocks, "a pool does not shrink");

@@ -55,9 +55,11 @@ export interface WorldOptions {
 export type IndexStep = "question" | "answer";
 /** A flush of the superblocks. */
 export type DeviceStep = "superblock";
+/** Work in the background lets others go first. */
+export type TurnStep = "turn";
 
 export interface Choice {
-  kind: PendingDiskOp["kind"] | StoreStep | IndexStep | DeviceStep;
+  kind: PendingDiskOp["kind"] | StoreStep | IndexStep | DeviceStep | TurnStep;
   /** Disk operations: where. */
   offset: number;
   length: number;
@@ -99,7 +101,7 @@ export class World {
   #device: number;
   #store: ModelStore;
   #storeSteps: { step: StoreStep; resolve: () => void }[] = [];
-  #indexSteps: { step: IndexStep | DeviceStep; take: () => void }[] = [];
+  #indexSteps: { step: IndexStep | DeviceStep | TurnStep; take: () => void }[] = [];
   #pool: Pool | null = null;
   #uuids = 0;
   #ticks: { interval: number; run: () => void }[] = [];
@@ -128,6 +130,7 @@ export class World {
     durable: 0,
     question: 0,
     answer: 0,
+    turn: 0,
     superblock: 0,
   };
 
@@ -331,6 +334,7 @@ export class World {
         most: this.#options.absorbMost ?? 1000,
         batch: 1,
       },
+      reclaim: { spans: 2, chunks: 1 },
       discard: this.#options.discard ?? false,
       keepsRoom: this.#options.keepsRoom ?? false,
       spaceLevels: [80, 90, 95],
@@ -598,7 +602,7 @@ export class World {
     return true;
   }
 
-  #later(step: IndexStep | DeviceStep, take: () => void): void {
+  #later(step: IndexStep | DeviceStep | TurnStep, take: () => void): void {
     this.#indexSteps.push({ step, take });
   }
 
@@ -611,6 +615,7 @@ export class World {
         this.#ticks = this.#ticks.filter((other) => other !== tick);
       };
     },
+    turn: () => new Promise<void>((resolve) => this.#later("turn", resolve)),
   };
 
   #newUuid(): string {
