@@ -63,7 +63,7 @@ export async function callTimes(
     table.add(row, branches.name, [median(times), quantile(times, 0.99), quantile(times, 1)]);
   };
 
-  record("4 KiB written and synced, no subject", syncTimes(context.folder, count));
+  record("4 KiB written and synced, no subject", await syncTimes(context.folder, count));
   const { nothing } = branches;
   if (nothing !== null) {
     const times: number[] = [];

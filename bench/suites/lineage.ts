@@ -8,6 +8,7 @@ import { type OpenedPool, openRealPool } from "../../engine/open-pool.js";
 import { IO_OP } from "../../native/native.js";
 import { type Table, TableBuilder } from "../results.js";
 import { quantile } from "../statistics.js";
+import { syncTimes } from "../subjects/disk-sync.js";
 import { type MappedVolume, makeMappedPool, SPAN_BYTES } from "../subjects/mapped-pool.js";
 import type { Suite, SuiteContext } from "../suite.js";
 import { runEngine, type Workload } from "../workload.js";
@@ -28,6 +29,8 @@ const FOLDED_BYTES = 32 * GIB;
 /** More index blocks than a child may have to absorb its parent. */
 const MANY_SPANS = 600;
 const CALLS = 100;
+/** In a file of its own, under the same load. */
+const SYNC = "4 KiB written and synced, of the disk alone";
 const CLONES = 1000;
 /** Of each second that is measured: the whole TiB is for those who measure for four. */
 const MAPPED_PER_SECOND = 256 * GIB;
@@ -141,7 +144,7 @@ async function snapshots(context: SuiteContext): Promise<Table> {
       const target = { pool: handle, volume: await pool.hold("db") };
       for (const load of ["idle", "random writes, depth 8"]) {
         context.status(`${bytes / GIB} GiB, ${load}: snapshots`);
-        const times = { snapshot: [] as number[], clone: [] as number[] };
+        const times = { snapshot: [] as number[], clone: [] as number[], [SYNC]: [] as number[] };
         const calls = async () => {
           for (let at = 0; at < CALLS; at++) {
             const name = `${load[0]}${at}`;
@@ -152,6 +155,7 @@ async function snapshots(context: SuiteContext): Promise<Table> {
             await pool.cloneVolume({ volume: "db", snapshot: name }, `c-${name}`);
             times.clone.push(performance.now() - began);
           }
+          times[SYNC] = await syncTimes(context.folder, CALLS);
         };
         if (load === "idle") await calls();
         else await beside(calls, (durationMs) => writes(target, { durationMs, bytes }));
@@ -164,7 +168,9 @@ async function snapshots(context: SuiteContext): Promise<Table> {
     });
   }
   context.say("snapshots by size: done");
-  return table.build(`${CALLS} of each, one after the other. Writes are to the first GiB.`);
+  return table.build(
+    `${CALLS} of each, one after the other. Writes are to the first GiB. A snapshot waits for four syncs in a row when there are writes (what was written, what was written meanwhile, and two of the store's transaction) and for two when there are none; a clone for two.`,
+  );
 }
 
 function writes(
@@ -198,6 +204,8 @@ async function deletions(context: SuiteContext): Promise<Table> {
       { name: "index blocks a second", unit: "", better: "higher", relative: false },
       { name: "p99 of reads before", unit: "µs", better: "lower", relative: false },
       { name: "p99 of reads meanwhile", unit: "µs", better: "lower", relative: false },
+      { name: "another volume's snapshot", unit: "ms", better: "lower", relative: false },
+      { name: "meanwhile", unit: "ms", better: "lower", relative: false },
     ],
   });
   for (const { row, spans, snapshot } of [
@@ -223,6 +231,14 @@ async function deletions(context: SuiteContext): Promise<Table> {
       for (let span = 0; span < spans; span++) {
         await pool.io("db", IO_OP.write, span * SPAN_BYTES, data.length, data);
       }
+      await pool.createVolume("other", GIB);
+      const snapshotOther = async (name: string) => {
+        const began = performance.now();
+        await pool.createSnapshot("other", name);
+        return performance.now() - began;
+      };
+      const snapshotsBefore: number[] = [];
+      for (let at = 0; at < 20; at++) snapshotsBefore.push(await snapshotOther(`before-${at}`));
       await pool.checkpoint();
       context.status(row);
       const read = async (durationMs: number) => {
@@ -238,17 +254,26 @@ async function deletions(context: SuiteContext): Promise<Table> {
       await (snapshot ? pool.deleteSnapshot("db", "s0") : pool.deleteVolume("gone"));
       const deleted = performance.now() - began;
       const p99s: number[] = [];
-      while (!(await ended())) p99s.push(await read(100));
+      const snapshotsMeanwhile: number[] = [];
+      while (!(await ended())) {
+        const [p99, took] = await Promise.all([read(100), snapshotOther(`at-${p99s.length}`)]);
+        p99s.push(p99);
+        snapshotsMeanwhile.push(took);
+      }
       const all = performance.now() - began;
       const rate = FOLDED_BYTES / SPAN_BYTES / (all / 1000);
       const meanwhile = quantile(p99s.length > 0 ? p99s : [0], 0.5);
-      table.add(row, "Pando", [deleted, all, rate, before, meanwhile]);
+      const middle = (each: number[]) => quantile(each, 0.5);
+      table.add(row, "Pando", [
+        ...[deleted, all, rate, before, meanwhile],
+        ...[middle(snapshotsBefore), middle(snapshotsMeanwhile)],
+      ]);
       await pool.release("db");
     });
   }
   context.say("deleted snapshots: done");
   return table.build(
-    "Each deleted one has an index block for every 2 MiB. While hosts are at work a fold rests for 20 ms after each 32 of them, a reclaim after each 128. Reads are measured in runs of 100 ms, which is how exactly the time is known; their median.",
+    "Each deleted one has an index block for every 2 MiB. While hosts are at work a fold rests for 20 ms after each 32 of them, a reclaim after each 512. Blocks lie at random. Reads are measured in runs of 100 ms, which is how exactly the time is known; their median.",
   );
 }
 
