@@ -34,8 +34,10 @@ export interface Nearest {
   block: IndexBlock;
 }
 
-/** Layers that are walked for each question. */
-const SHORT_WAY = 16;
+/** Layers that are walked for each question; clones of a snapshot share what comes behind. */
+const NEAR = 2;
+/** A way of up to so many more is walked, too. */
+const SHORT_WAY = 14;
 /** Questions about a piece of a long way before its owners are kept: it takes a millisecond. */
 const ASKED_OFTEN = 4;
 /** Of 32 KiB each: enough for 4 TiB of blocks of 4 KiB on one line. */
@@ -86,14 +88,26 @@ export class Lineage {
   /** The nearest layer from this one towards the root that has an index block for the span. */
   nearestOwner(reader: StoreReader, layer: number, span: number): number | null {
     let at: number | null = layer;
+    let far = layer;
     for (let steps = 0; at !== null; steps++) {
-      const owners = steps === SHORT_WAY ? this.#longWay(reader, at, pieceOf(span)) : null;
+      if (steps === NEAR) far = at;
+      const owners =
+        steps === NEAR
+          ? this.#kept(far, pieceOf(span))
+          : steps === NEAR + SHORT_WAY
+            ? this.#longWay(reader, far, pieceOf(span))
+            : null;
       if (owners !== null) return (owners[span % SPANS_PER_PIECE] as number) || null;
       const ancestor: Ancestor = this.ancestor(reader, at);
       if (this.hasSpan(reader, ancestor.key, span)) return at;
       at = ancestor.parent;
     }
     return null;
+  }
+
+  #kept(layer: number, piece: number): Owners | null {
+    const known = this.#owners.get(`${layer}/${piece}`);
+    return typeof known === "object" ? known : null;
   }
 
   /** Null: it is not asked for often enough. */
