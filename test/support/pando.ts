@@ -25,8 +25,11 @@ export interface DaemonProcess {
 const START_TIMEOUT_MS = 30_000;
 /** Among them daemons that have to refuse to start: one that starts after all must end too. */
 const COMMAND_TIMEOUT_MS = 30_000;
-/** What nobody closed is seen in what a command prints. */
-const COLLECT_GARBAGE = new URL("./collect-garbage.js", import.meta.url).href;
+/** Node's arguments with which what nobody closed is seen in what a command prints. */
+const COLLECTING = [
+  ...["--expose-gc", "--import"],
+  new URL("./collect-garbage.js", import.meta.url).href,
+];
 const daemons = new Set<ChildProcess>();
 process.once("exit", killDaemons);
 
@@ -47,7 +50,7 @@ export function runPando(
   args: string[],
   environment: Record<string, string> = {},
 ): Promise<CommandResult> {
-  const child = start(command, args, environment);
+  const child = start(COLLECTING, [command, ...args], environment);
   const output = collect(child);
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => child.kill("SIGKILL"), COMMAND_TIMEOUT_MS);
@@ -65,7 +68,7 @@ export function startPandoDaemon(
   args: string[],
   environment: Record<string, string> = {},
 ): Promise<DaemonProcess> {
-  const child = start(command, ["daemon", ...args], environment);
+  const child = start([], [command, "daemon", ...args], environment);
   // One that a failed test has left behind would keep the test's process from ending.
   daemons.add(child);
   child.once("exit", () => daemons.delete(child));
@@ -123,7 +126,11 @@ export function temporaryFolder(): { path: string; remove(): void } {
   return { path, remove: () => rmSync(path, { recursive: true, force: true }) };
 }
 
-function start(command: string, args: string[], environment: Record<string, string>): ChildProcess {
+function start(
+  node: readonly string[],
+  args: readonly string[],
+  environment: Record<string, string>,
+): ChildProcess {
   // Nothing of the developer's own configuration may reach a test.
   const { PATH = "", HOME = "/" } = process.env;
   const env: Record<string, string> = { PATH, HOME };
@@ -133,8 +140,7 @@ function start(command: string, args: string[], environment: Record<string, stri
     if (value !== undefined) env[name] = value;
   }
   Object.assign(env, environment);
-  const node = ["--expose-gc", "--import", COLLECT_GARBAGE];
-  const all = [...node, command, ...args];
+  const all = [...node, ...args];
   return spawn(process.execPath, all, { env, stdio: ["ignore", "pipe", "pipe"] });
 }
 
