@@ -11,22 +11,22 @@ import { promisify } from "node:util";
 import { vmCacheDir } from "../system/vm/host.js";
 import { provideGoModule } from "./go.js";
 
-export const KUBERNETES = { module: "k8s.io/kubernetes", version: "v1.36.1" };
+export const KUBERNETES = { module: "k8s.io/kubernetes", version: "v1.37.2" };
 export const SNAPSHOTS = {
   module: "github.com/kubernetes-csi/external-snapshotter/client/v8",
-  version: "v8.6.0",
+  version: "v8.7.0",
 };
 
 const ETCD = { module: "go.etcd.io/etcd/server/v3", version: "v3.6.8" };
 const PROVISIONER = {
   module: "github.com/kubernetes-csi/external-provisioner/v6",
-  version: "v6.3.0",
+  version: "v6.4.0",
 };
-const ATTACHER = { module: "github.com/kubernetes-csi/external-attacher/v4", version: "v4.12.0" };
-const RESIZER = { module: "github.com/kubernetes-csi/external-resizer/v2", version: "v2.2.0" };
+const ATTACHER = { module: "github.com/kubernetes-csi/external-attacher/v4", version: "v4.13.0" };
+const RESIZER = { module: "github.com/kubernetes-csi/external-resizer/v2", version: "v2.3.0" };
 const SNAPSHOTTER = {
   module: "github.com/kubernetes-csi/external-snapshotter/v8",
-  version: "v8.6.0",
+  version: "v8.7.0",
 };
 const MODULES = [KUBERNETES, SNAPSHOTS, ETCD, PROVISIONER, ATTACHER, RESIZER, SNAPSHOTTER];
 
