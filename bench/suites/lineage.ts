@@ -273,7 +273,7 @@ async function deletions(context: SuiteContext): Promise<Table> {
   }
   context.say("deleted snapshots: done");
   return table.build(
-    "Each deleted one has an index block for every 2 MiB. While hosts are at work a fold rests for 20 ms after each 32 of them, a reclaim after each 512. Blocks lie at random. Reads are measured in runs of 100 ms, which is how exactly the time is known; their median.",
+    "Each deleted one has an index block for every 2 MiB. While hosts are at work a fold rests for 20 ms after each 32 of them, a reclaim after 512 at most. Blocks lie at random. Reads are measured in runs of 100 ms, which is how exactly the time is known; their median.",
   );
 }
 
