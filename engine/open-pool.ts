@@ -53,8 +53,8 @@ const FOLD_BATCH = 32;
  */
 const ABSORB = { from: 256, times: 4, most: 512, batch: 64 };
 /**
- * The chunks of 64 GiB: a transaction that touches them all takes some ten milliseconds of the
- * control plane's thread.
+ * The chunks of 64 GiB: a transaction that touches them all takes some tens of milliseconds of
+ * the control plane's thread.
  */
 const RECLAIM = { spans: 512, chunks: 2048 };
 /** How long the kernel may take to close what a dead process had open. */
