@@ -9,7 +9,7 @@ import { configFs, NVMET_ROOT } from "../nvmf/nvmet-configfs.js";
 import { PskKeyring } from "../nvmf/psk-keyring.js";
 import { listUblkDevices, UblkDevices } from "../nvmf/ublk-devices.js";
 import { type Address, formatAddress } from "./base/address.js";
-import { systemSleep } from "./base/clock.js";
+import { sleep } from "./base/clock.js";
 import type { NvmetTlsMode } from "./base/config.js";
 import { SECTOR_BYTES } from "./base/constants.js";
 import type { Log } from "./base/log.js";
@@ -46,7 +46,7 @@ export async function startNvmet(options: NvmetOptions): Promise<void> {
     poolUuid: uuid,
     blockSizeBytes,
     atomicUnit,
-    sleep: systemSleep,
+    sleep,
     listDevices: listUblkDevices,
   });
   const nbd = new NbdDevices({
@@ -65,7 +65,7 @@ export async function startNvmet(options: NvmetOptions): Promise<void> {
     tls: tls === "required",
     keyring: new PskKeyring(native),
     files: configFs(NVMET_ROOT),
-    sleep: systemSleep,
+    sleep,
     onFailure,
   });
   await pool.shares.attach(target).catch((error: unknown) => {

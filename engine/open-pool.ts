@@ -8,7 +8,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { native } from "../native/native.js";
 import { AssertionError } from "./base/assert.js";
-import { systemClock, systemSleep } from "./base/clock.js";
+import { sleep, systemClock } from "./base/clock.js";
 import type { DiscardMode } from "./base/config.js";
 import { INDEX_BLOCK_BYTES } from "./base/constants.js";
 import { DEFAULT_POLICY, type DhchapPolicy } from "./base/dhchap-key.js";
@@ -291,7 +291,7 @@ export async function lockDevice(path: string, data: string): Promise<number> {
           { cause },
         );
       }
-      await systemSleep(LOCK_WAIT_MS);
+      await sleep(LOCK_WAIT_MS);
     }
   }
 }

@@ -10,10 +10,6 @@ export interface Clock {
   turn(): Promise<void>;
 }
 
-export function systemSleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
 export const systemClock: Clock = {
   now: () => new Date().toISOString(),
   every(intervalMs, run) {
