@@ -19,25 +19,59 @@ export interface LayerSpace {
   freedAtMost: boolean;
 }
 
+/** Numbers; when there are more, all are forgotten. */
+const MAX_KEPT = 16_384;
+
+/**
+ * What frozen layers see mapped, which stays the same for as long as they are frozen: a snapshot of
+ * a deep line need not walk all of it. `exact`: no count was on its way from memory to the store,
+ * and would have been seen in both, when what is to be kept was read.
+ */
+export class FrozenTotals {
+  readonly #totals: Map<number, number>;
+  readonly #exact: boolean;
+
+  constructor(totals: Map<number, number>, exact: boolean) {
+    this.#totals = totals;
+    this.#exact = exact;
+  }
+
+  get all(): ReadonlyMap<number, number> {
+    return this.#totals;
+  }
+
+  keep(layer: number, mapped: number): void {
+    if (!this.#exact) return;
+    if (this.#totals.size >= MAX_KEPT) this.#totals.clear();
+    this.#totals.set(layer, mapped);
+  }
+}
+
 /** Good for one listing: in one step, since counts move from memory to the store. */
 export class LayerSpaces {
   readonly #reader: StoreReader;
   readonly #owned: ReadonlyMap<number, number>;
   readonly #mapped: ReadonlyMap<number, number>;
   readonly #memo = new Map<number, number>();
+  readonly #frozen: FrozenTotals;
   readonly #records = new Map<number, LayerRecord>();
 
-  constructor(reader: StoreReader, pending: readonly LayerDelta[]) {
+  constructor(reader: StoreReader, pending: readonly LayerDelta[], frozen: FrozenTotals) {
     this.#reader = reader;
     this.#owned = new Map(pending.map(({ layer, owned }) => [layer, owned]));
     this.#mapped = new Map(pending.map(({ layer, mapped }) => [layer, mapped]));
+    this.#frozen = frozen;
   }
 
   of(layer: number): LayerSpace {
     const ownBlocks = this.#own(layer);
-    const mapped = mappedBlocks(this.#reader, layer, this.#memo, this.#mapped, (id) =>
-      this.#record(id),
-    );
+    const mapped = mappedBlocks(this.#reader, layer, {
+      memo: this.#memo,
+      frozen: this.#frozen.all,
+      pending: this.#mapped,
+      layerOf: (id) => this.#record(id),
+    });
+    if (this.#record(layer).state === "frozen") this.#frozen.keep(layer, mapped);
     return { ownBlocks, sharedBlocks: mapped - ownBlocks, ...this.#freedBy(layer, mapped) };
   }
 

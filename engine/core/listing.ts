@@ -16,8 +16,9 @@ import type { Store } from "../store/store.js";
 import type { ServedSnapshotInfo, SnapshotInfo, SpaceInfo, VolumeInfo } from "./api.js";
 import type { DataPath } from "./data-path.js";
 import { hostsOf } from "./exports.js";
-import { LayerSpaces } from "./layer-space.js";
+import { FrozenTotals, LayerSpaces } from "./layer-space.js";
 import { limitsOf } from "./limits.js";
+import type { Mutex } from "./mutex.js";
 import type { OpenVolumes } from "./open-volumes.js";
 
 export interface ListingParts {
@@ -25,10 +26,14 @@ export interface ListingParts {
   path: DataPath;
   volumes: OpenVolumes;
   blockSizeBytes: number;
+  /** Held while counts move from memory to the store. */
+  indexWrites: Mutex;
 }
 
 export class Listing {
   readonly #parts: ListingParts;
+  /** See FrozenTotals. */
+  readonly #frozen = new Map<number, number>();
 
   constructor(parts: ListingParts) {
     this.#parts = parts;
@@ -116,7 +121,11 @@ export class Listing {
   }
 
   async #layerSpaces(): Promise<LayerSpaces> {
-    return new LayerSpaces(this.#parts.store, await this.#parts.path.layerDeltas());
+    const { store, path, indexWrites } = this.#parts;
+    const before = indexWrites.quiet;
+    const pending = await path.layerDeltas();
+    const exact = before !== null && indexWrites.quiet === before;
+    return new LayerSpaces(store, pending, new FrozenTotals(this.#frozen, exact));
   }
 
   #spaceOf(spaces: LayerSpaces, layer: number): SpaceInfo {

@@ -207,6 +207,7 @@ export class Pool implements PoolService {
       path: this.#path,
       volumes,
       blockSizeBytes: superblock.blockSizeBytes,
+      indexWrites,
     });
     this.#reclaimer = new Reclaimer({
       store: this.#backups.guard(this.#store),

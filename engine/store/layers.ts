@@ -185,33 +185,39 @@ export function countLineageChange(txn: StoreTransaction): void {
   txn.put("meta", META_LINEAGE, lineageRecord.encode(META_LINEAGE, { changes }));
 }
 
+export interface KnownTotals {
+  /** Of any layer: good for one step. */
+  memo?: Map<number, number>;
+  /** Of frozen layers: what these see stays the same. */
+  frozen?: ReadonlyMap<number, number>;
+  /** What a layer adds that the store does not count yet. */
+  pending?: ReadonlyMap<number, number>;
+  /** Spares what the caller has read already. */
+  layerOf?: (id: number) => LayerRecord;
+}
+
 /**
- * How many slots the layer sees mapped, inherited ones included: the sum along its line. `memo`
- * serves a whole listing; `pending` has what a layer adds that the store does not count yet.
- * `layerOf` spares it what the caller has read already.
+ * How many slots the layer sees mapped, inherited ones included: the sum along its line, up to the
+ * first layer whose total is known.
  */
-export function mappedBlocks(
-  reader: StoreReader,
-  id: number,
-  memo: Map<number, number> = new Map(),
-  pending: ReadonlyMap<number, number> = new Map(),
-  layerOf: (id: number) => LayerRecord = (layer) => getLayer(reader, layer),
-): number {
+export function mappedBlocks(reader: StoreReader, id: number, known: KnownTotals = {}): number {
+  const { memo, frozen, pending, layerOf = (layer) => getLayer(reader, layer) } = known;
   const line: LayerEntry[] = [];
   let total = 0;
   for (let at: number | null = id; at !== null; ) {
-    const known = memo.get(at);
-    if (known !== undefined) {
-      total = known;
+    const record = layerOf(at);
+    // A hidden one sees less when it is swept, and those below it add more then.
+    const sum = memo?.get(at) ?? (record.state === "frozen" ? frozen?.get(at) : undefined);
+    if (sum !== undefined) {
+      total = sum;
       break;
     }
-    const record = layerOf(at);
     line.push({ id: at, record });
     at = record.parent;
   }
   for (const entry of line.reverse()) {
-    total += entry.record.mappedDelta + (pending.get(entry.id) ?? 0);
-    memo.set(entry.id, total);
+    total += entry.record.mappedDelta + (pending?.get(entry.id) ?? 0);
+    memo?.set(entry.id, total);
   }
   return total;
 }

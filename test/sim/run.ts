@@ -10,14 +10,14 @@
 import { assert } from "../../engine/base/assert.js";
 import { SECTOR_BYTES } from "../../engine/base/constants.js";
 import { type Random, seeded } from "../prng.js";
-import { requireAccounts } from "./audit.js";
+import { findNames, requireAccounts } from "./audit.js";
 import { Client } from "./client.js";
 import { kindOf } from "./commit-kinds.js";
 import { describeRates, FaultDice, type FaultRates, NO_FAULTS, ratesOf } from "./faults.js";
 import { Load } from "./load.js";
 import type { Reached } from "./reached.js";
 import { isOfStore, SeededScheduler } from "./seeded-scheduler.js";
-import { requireAllSeen } from "./space.js";
+import { compareSpace, requireAllSeen } from "./space.js";
 import { type FoldPhase, World, type WorldOptions } from "./world.js";
 
 export interface RunOptions {
@@ -359,6 +359,7 @@ export class Run {
     await this.#world.run(this.#world.pool.checkpoint(), { scheduler: pick });
     await this.#world.quiesce();
     await requireAllSeen(this.#world);
+    compareSpace(this.#world, (await findNames(this.#world)).listed);
     await this.#client.compareAll(pick);
   }
 

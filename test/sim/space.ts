@@ -1,5 +1,6 @@
 // What a pool says that volumes and snapshots take, against a count of the index itself. Only while
-// memory has nothing that the store has not: after an opening, before anything is written.
+// memory has nothing that the store has not: after an opening, before anything is written, and
+// after a checkpoint at rest.
 import { assert } from "../../engine/base/assert.js";
 import { SLOTS_PER_SPAN } from "../../engine/base/constants.js";
 import type { SpaceInfo } from "../../engine/core/api.js";

@@ -174,7 +174,7 @@ async function randomRun(seed: number): Promise<void> {
     const record = layers.getLayer(store, layer);
     assert.is(record.ownedBlocks, owned, `owned, layer ${layer}, seed ${seed}`);
     assert.is(record.indexBlocks, count, `index blocks, layer ${layer}, seed ${seed}`);
-    assert.is(layers.mappedBlocks(store, layer, memo), mapped, `mapped, seed ${seed}`);
+    assert.is(layers.mappedBlocks(store, layer, { memo }), mapped, `mapped, seed ${seed}`);
     assert.is(layers.mappedBlocks(store, layer), mapped);
   }
   assert.is(store.count("index"), model.size);
