@@ -25,8 +25,8 @@ import type { DataPath } from "./data-path.js";
 import { Mutex } from "./mutex.js";
 import { decodeChanges } from "./space.js";
 
-/** Index blocks in one transaction: some milliseconds. */
-const BATCH = 256;
+/** Index blocks in one transaction: two milliseconds, which a snapshot may have to wait for. */
+const BATCH = 64;
 
 export class Checkpointer {
   readonly #store: Store;
