@@ -396,8 +396,8 @@ export interface Addon {
   volumeClose(pool: number, volume: number): Promise<void>;
   volumeFlush(pool: number, volume: number): Promise<void>;
   /**
-   * Holds new writes, drains, makes everything durable. However it ends, every volume is to be
-   * thawed.
+   * Holds new writes and drains: no change of the live layers is under way, though not all of them
+   * may be durable. However it ends, every volume is to be thawed.
    */
   volumeFreeze(pool: number, volumes: number[]): Promise<void>;
   /** A `newLayer` other than 0 becomes the live layer, a child of the one before. */

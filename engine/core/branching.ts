@@ -1,14 +1,20 @@
 // Snapshots and clones of live volumes: the moment at which a layer freezes.
 //
-//   1. flush once while writes go on, so that little is left to make durable
-//   2. freeze: new writes wait, those under way end, everything is durable
-//   3. one transaction in the store: the live layer is frozen, a new one on top of it is live;
-//      durable
-//   4. thaw: the waiting writes go to the new layer
+//   1. freeze: new writes wait, those under way end. The live layer has its last record
+//   2. side by side
+//        a flush of what was written
+//        one transaction in the store: the live layer is frozen, a new one on top of it is live
+//   3. thaw, when the transaction is durable: the waiting writes go to the new layer
+//   4. answered, when the flush has ended, too
 //
 // The gate opens at *durable*: a record of the new layer must never be in the journal while the
-// layer is not in the store.
-// Callers hold the catalogue's lock, so two of these never reopen each other's gate.
+// layer is not in the store. The flush need not have ended for that: the journal is in order, so
+// whatever is durable of the new layer, all of the frozen one is.
+//
+// Power that is lost between the two may leave a layer that is frozen and has not all that was
+// written: a snapshot that nobody was told of, as the volume itself is after that cut. Nobody has
+// looked at it meanwhile; whoever could waits for the catalogue's lock, or for a checkpoint.
+// Callers hold that lock, so two of these never reopen each other's gate.
 import { MAX_GROUP_SNAPSHOTS } from "../base/constants.js";
 import { PandoError } from "../base/errors.js";
 import type { SnapshotRef } from "../base/name.js";
@@ -119,7 +125,10 @@ export async function cloneSnapshot(
   parts.volumes.born(layer);
 }
 
-/** `change` gives the new live layer of each volume, in their order. */
+/**
+ * `change` gives the new live layer of each volume, in their order. It may be durable before what
+ * was written is.
+ */
 export async function withFrozen(
   parts: Pick<BranchingParts, "store" | "path" | "volumes">,
   names: readonly string[],
@@ -129,27 +138,26 @@ export async function withFrozen(
   const held: OpenVolume[] = [];
   try {
     for (const name of names) held.push(await volumes.acquire(name, "engine"));
-    await all(held.map(({ id }) => path.flushVolume(id)));
+    let written: Promise<PromiseSettledResult<void>[]> = Promise.resolve([]);
     let layers: number[] = [];
     try {
       await path.freezeVolumes(held.map(({ id }) => id));
+      written = Promise.allSettled(held.map(({ id }) => path.flushVolume(id)));
       layers = await store.transact(change);
       held.forEach((volume, at) => {
         volume.layer = layers[at] as number;
       });
     } finally {
-      await all(held.map(({ id }, at) => path.thawVolume(id, layers[at] ?? 0)));
+      const thawed = held.map(({ id }, at) => path.thawVolume(id, layers[at] ?? 0));
+      refuseFailed([...(await Promise.allSettled(thawed)), ...(await written)]);
     }
   } finally {
     for (const volume of held) await volumes.release(volume, "engine");
   }
 }
 
-/** As Promise.all, but nothing is under way any more when it throws. */
-async function all(work: Promise<void>[]): Promise<void> {
-  for (const ended of await Promise.allSettled(work)) {
-    if (ended.status === "rejected") throw ended.reason;
-  }
+function refuseFailed(results: readonly PromiseSettledResult<void>[]): void {
+  for (const ended of results) if (ended.status === "rejected") throw ended.reason;
 }
 
 function refuseGroup(store: Store, snapshots: readonly SnapshotRef[]): void {

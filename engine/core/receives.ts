@@ -81,7 +81,7 @@ export class Receives {
 
   /** What was written before the offset becomes durable, and need not come again. */
   async advance(name: string, offsetBytes: number): Promise<void> {
-    const { store, path, volumes } = this.#parts;
+    const { store } = this.#parts;
     const partial = partialName(name);
     const { sizeBytes } = getPartial(store, name);
     if (!Number.isSafeInteger(offsetBytes) || offsetBytes < 0 || offsetBytes > sizeBytes) {
@@ -90,12 +90,7 @@ export class Receives {
         field: "offsetBytes",
       });
     }
-    const open = await volumes.acquire(partial, "engine");
-    try {
-      await path.flushVolume(open.id);
-    } finally {
-      await volumes.release(open, "engine");
-    }
+    await this.#flush(partial);
     await store.transact((txn) => {
       const record = getPartial(txn, name);
       updateVolume(txn, partial, { ...record, receiving: { ...record.receiving, offsetBytes } });
@@ -165,15 +160,21 @@ export class Receives {
     });
   }
 
-  async #finishImport(name: string): Promise<null> {
-    const { store, path, volumes } = this.#parts;
-    const partial = partialName(name);
+  /** All that has come becomes durable: what the store says of it from now on is true. */
+  async #flush(partial: string): Promise<void> {
+    const { path, volumes } = this.#parts;
     const open = await volumes.acquire(partial, "engine");
     try {
       await path.flushVolume(open.id);
     } finally {
       await volumes.release(open, "engine");
     }
+  }
+
+  async #finishImport(name: string): Promise<null> {
+    const { store } = this.#parts;
+    const partial = partialName(name);
+    await this.#flush(partial);
     await store.transact((txn) => {
       const { receiving: _done, ...record } = deleteVolume(txn, partial);
       createVolume(txn, name, record);
@@ -185,6 +186,7 @@ export class Receives {
     const { now, newUuid } = this.#parts;
     const partial = partialName(name);
     let deleted: number | null = null;
+    await this.#flush(partial);
     await withFrozen(this.#parts, [partial], (txn) => {
       const { receiving, ...record } = deleteVolume(txn, partial);
       freezeLayer(txn, record.layer);

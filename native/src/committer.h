@@ -27,6 +27,8 @@ class Committer {
   void commit(uint64_t ordinal, std::function<void(int error)> done);
   /// A write has completed that may be in the device's cache.
   void written() { unflushed_ = true; }
+  /// Of the flush or the journal write that has failed; 0: none has.
+  int error() const { return error_; }
   /// No round is under way and nobody waits.
   bool idle() const { return waiting_.empty() && !flushing_ && !writing_; }
 

@@ -84,18 +84,12 @@ void Pool::flush_volume(uint64_t id, std::function<void(int)> done) {
 
 void Pool::freeze(std::vector<uint64_t> ids, std::function<void(int)> done) {
   auto left = std::make_shared<size_t>(ids.size());
-  auto drained = [this, ids, done = std::move(done)] {
-    uint64_t ordinal = 0;
-    for (uint64_t id : ids) ordinal = std::max(ordinal, find_volume(id)->last_ordinal());
-    committer_.commit(ordinal, done);
+  auto drained = [this, left, done = std::move(done)] {
+    if (--*left == 0) done(committer_.error());
   };
   // Every gate closes before the first drain can end: the volumes of a group stop at one instant.
   for (uint64_t id : ids) find_volume(id)->close_gate();
-  for (uint64_t id : ids) {
-    find_volume(id)->when_writes_drained([left, drained] {
-      if (--*left == 0) drained();
-    });
-  }
+  for (uint64_t id : ids) find_volume(id)->when_writes_drained(drained);
 }
 
 void Pool::thaw(uint64_t id, uint64_t new_layer) {

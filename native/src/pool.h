@@ -112,8 +112,8 @@ class Pool {
 
   /// Every acknowledged write of the volume becomes durable. 0 or a positive errno.
   void flush_volume(uint64_t id, std::function<void(int)> done);
-  /// Holds new writes of the volumes, waits for those under way, and makes everything durable.
-  /// Reads go on.
+  /// Holds new writes of the volumes and waits for those under way, which have their records then,
+  /// durable or not. Reads go on. A positive errno if the pool takes no more writes.
   void freeze(std::vector<uint64_t> ids, std::function<void(int)> done);
   /// Ends a freeze. A layer other than 0 becomes the volume's live layer, a child of the one it
   /// had.

@@ -67,7 +67,6 @@ test("a snapshot has the writes that ended before it, after any crash", async ()
   const snapshot = track(client.snapshot("a", "s"));
   await drain(world, WRITES);
   assert.is(snapshot.state, "waiting", "a write is under way");
-  assert.is((await counters(client)).gateWaits, 0, "it flushes before it closes the gate");
   assert.ok(await ended(world, snapshot));
   assert.is(late.value, "ok");
   await cutPower(client);
@@ -118,18 +117,87 @@ test("a group of volumes is frozen at one instant", async () => {
   await finish(client);
 });
 
-test("a frozen group is durable", async () => {
+test("the gate does not wait for what was written to become durable; the answer does", async () => {
   const client = await smallPool();
   const { world } = client;
   await addVolume(client, "b");
-  void client.write("b", { sector: 4, count: 4 });
-  void client.write("a", { sector: 0, count: 4 });
+  await write(client, "a", 0, 4);
+  await write(client, "b", 4, 4);
+  for (const kind of ["flush", "write-durable"] as const) {
+    const group = track(client.snapshotGroup(["a", "b"], kind));
+    await drain(world, isKind(kind));
+    assert.is(world.freezePhase, "flush");
+    assert.is(group.state, "waiting", `without a ${kind}`);
+    const writing = track(client.write("a", { sector: 2, count: 4 }));
+    assert.ok(await ended(world, writing, isKind(kind)), "the gate is open");
+    assert.ok(await ended(world, group));
+  }
+  await cutPower(client, { keep: "random", seed: 5 });
+  await finish(client);
+});
+
+for (const kind of ["flush", "write-durable"] as const) {
+  test(`power is lost when a snapshot is durable and what was written is not: no ${kind}`, async () => {
+    for (const keep of ["none", "completed", "random"] as const) {
+      const client = await smallPool();
+      const { world } = client;
+      await write(client, "a", 0, 8);
+      await flush(client, "a");
+      await write(client, "a", 4, 8);
+      const snapshot = track(client.snapshot("a", "s"));
+      await drain(world, isKind(kind));
+      const writing = track(client.write("a", { sector: 6, count: 4 }));
+      assert.ok(await ended(world, writing, isKind(kind)));
+      assert.is(snapshot.state, "waiting");
+      await cutPower(client, { keep, transactions: "all" });
+      assert.equal([...client.snapshots.keys()], ["a@s"], "whoever asks again finds it");
+      await world.run(client.open("a"));
+      await write(client, "a", 0, 6);
+      await finish(client);
+    }
+  });
+}
+
+test("a flush that fails beside the store's transaction: an error, and the snapshot is there", async () => {
+  const client = await smallPool();
+  const { world } = client;
+  await write(client, "a", 0, 8);
+  const snapshot = track(client.snapshot("a", "s"));
   await drain(world, isKind("flush"));
-  const frozen = track(native.volumeFreeze(world.pool.handle, [1, 2]));
-  await drain(world, isKind("write-durable"));
-  assert.is(frozen.state, "waiting");
-  assert.ok(await ended(world, frozen));
-  await Promise.all([1, 2].map((id) => world.run(native.volumeThaw(world.pool.handle, id, 0))));
+  await take(world, isKind("flush"), 5);
+  await drain(world);
+  assert.is((snapshot.error as { code?: string }).code, "EIO");
+  const refused = await world.run(client.write("a", { sector: 0, count: 1 }));
+  assert.is.not(refused?.value, "ok", "the pool takes no more");
+  world.kill(1);
+  client.died("kill");
+  await world.open();
+  await client.resume();
+  assert.equal([...client.snapshots.keys()], ["a@s"]);
+  await finish(client);
+});
+
+test("a pool that takes no more writes takes no snapshot", async () => {
+  const client = await smallPool();
+  const { world } = client;
+  await write(client, "a", 0, 8);
+  const flushing = track(client.flush("a"));
+  await drain(world, isKind("flush"));
+  await take(world, isKind("flush"), 5);
+  await drain(world);
+  assert.is(flushing.value === "ok", false);
+  const { commits } = world.store;
+  const snapshot = track(client.snapshot("a", "s"));
+  await drain(world);
+  assert.is((snapshot.error as { code?: string }).code, "EIO");
+  assert.is(world.store.commits, commits, "nothing was changed");
+  const frozen = track(native.volumeFreeze(world.pool.handle, [1]));
+  await drain(world);
+  assert.is(frozen.state, "failed");
+  world.kill(1);
+  client.died("kill");
+  await world.open();
+  await client.resume();
   await finish(client);
 });
 

@@ -6,7 +6,7 @@ import type { ReceiveRequest } from "../../engine/core/api.js";
 import { IO_OP } from "../../native/native.js";
 import type { Client } from "../sim/client.js";
 import { addVolume, SECTORS, smallPool, write } from "../sim/small-pool.js";
-import { drain, track, until } from "../sim/steps.js";
+import { drain, isKind, track, until } from "../sim/steps.js";
 
 const test = suite("receive");
 const SECTOR = 4096;
@@ -107,6 +107,24 @@ test("a volume is there when it is whole, and not before", async () => {
   assert.is(await byteAt(client, "n", 3), 7);
   assert.is((await run(client, client.pool.getSnapshot("n", "s"))).contents, CONTENTS);
   await clear(client);
+});
+
+test("what has come is durable before it is a volume", async () => {
+  for (const snapshot of ["s", null]) {
+    const client = await empty();
+    const { world } = client;
+    await run(client, client.pool.beginReceive({ ...FULL, snapshot }));
+    await fill(client, "n%", 0, 7);
+    await world.quiesce();
+    const { commits } = world.store;
+    const finishing = track(client.pool.finishReceive("n"));
+    await drain(world, isKind("flush"));
+    assert.is(finishing.state, "waiting");
+    assert.is(world.store.commits, commits);
+    await drain(world);
+    assert.is(finishing.state, "done");
+    await clear(client);
+  }
 });
 
 test("a stream that begins at a snapshot goes on from it", async () => {

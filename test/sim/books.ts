@@ -70,8 +70,9 @@ export class Books {
     return history;
   }
 
-  imageOf(volume: VolumeBook, from: number): Image {
-    return new Image(volume.histories, volume.base, { from, to: this.tick() });
+  /** `cut`: power was lost before anybody was told of it. */
+  imageOf(volume: VolumeBook, from: number, cut: boolean): Image {
+    return new Image(volume.histories, volume.base, { from, to: this.tick(), cut });
   }
 
   /** Its layer was frozen: everything that had ended before is durable. */

@@ -138,9 +138,9 @@ export class Client {
     const volumes = names.map((name) => this.#books.volume(name));
     const keys = names.map((name) => `${name}@${snapshot}`);
     const from = this.#books.tick();
-    const add = (): void => {
+    const add = (cut: boolean): void => {
       volumes.forEach((volume, at) => {
-        const image = this.#books.imageOf(volume, from);
+        const image = this.#books.imageOf(volume, from, cut);
         this.snapshots.set(keys[at] as string, { image, sectors: volume.sectors });
       });
     };
@@ -148,13 +148,13 @@ export class Client {
     await this.#pinned(volumes, keys, work, {
       what: `snapshot ${keys.join(" ")}`,
       done: () => {
-        add();
+        add(false);
         for (const volume of volumes) this.#books.frozen(volume, from);
       },
       resolve: (found) => {
         const there = keys.filter((key) => found.snapshots.has(key)).length;
         assert(there === 0 || there === keys.length, "a group is there whole or not at all");
-        if (there > 0) add();
+        if (there > 0) add(this.#lostPower);
       },
     });
   }
@@ -199,19 +199,19 @@ export class Client {
   cloneVolume(source: string, name: string): Promise<void> {
     const volume = this.#books.volume(source);
     const from = this.#books.tick();
-    const add = (): void => {
-      const image = this.#books.imageOf(volume, from);
+    const add = (cut: boolean): void => {
+      const image = this.#books.imageOf(volume, from, cut);
       this.#books.addVolume(name, volume.sectors, (sector) => image.at(sector));
     };
     const origin = { volume: source, snapshot: null };
     return this.#pinned([volume], [name], () => this.pool.cloneVolume(origin, name), {
       what: `clone ${source} ${name}`,
       done: () => {
-        add();
+        add(false);
         this.#books.frozen(volume, from);
       },
       resolve: (found) => {
-        if (found.volumes.has(name)) add();
+        if (found.volumes.has(name)) add(this.#lostPower);
       },
     });
   }

@@ -8,7 +8,9 @@
 // sector may be torn between the units that the device writes whole.
 //
 // An image is a volume as it was at one instant between two moments: each sector is one of some
-// marks, and all together must fit one instant. Sectors are settled as they are read.
+// marks, and all together must fit one instant. Sectors are settled as they are read. One that
+// nobody was told of before the power went may have lost what the volume itself has: each sector
+// is anything that the volume may be after the cut, too.
 //
 // What a crash would leave can be looked at without settling anything for good: on trial.
 import { assert } from "../../engine/base/assert.js";
@@ -139,10 +141,18 @@ interface Candidate {
   until: number;
 }
 
+/** When an image was taken; `cut`: it may be what a power cut has left, and of no one instant. */
+export interface Moments {
+  from: number;
+  to: number;
+  cut: boolean;
+}
+
 /** A volume at one instant. */
 export class Image {
   #from: number;
   #to: number;
+  readonly #cut: boolean;
   readonly #histories: ReadonlyMap<number, Candidate[]>;
   readonly #other: (sector: number) => Content;
   readonly #seen = new Map<number, (number | undefined)[]>();
@@ -151,18 +161,19 @@ export class Image {
   constructor(
     histories: ReadonlyMap<number, History>,
     other: (sector: number) => Content,
-    between: { from: number; to: number },
+    { from, to, cut }: Moments,
   ) {
-    this.#from = between.from;
-    this.#to = between.to;
+    this.#from = from;
+    this.#to = to;
+    this.#cut = cut;
     this.#other = other;
     this.#histories = new Map(
-      [...histories].map(([sector, history]) => [
-        sector,
-        history
-          .visible(between.from, between.to)
-          .map((mark) => ({ mark, until: history.overwrittenAt(mark) })),
-      ]),
+      [...histories].map(([sector, history]) => {
+        const marks = new Set(history.visible(from, to));
+        if (cut) for (const mark of history.durableOrNewer()) marks.add(mark);
+        const candidates = [...marks];
+        return [sector, candidates.map((mark) => ({ mark, until: history.overwrittenAt(mark) }))];
+      }),
     );
   }
 
@@ -197,6 +208,7 @@ export class Image {
     const [only] = fitting;
     if (only === undefined || fitting.length > 1) return;
     only.mark.content.settle(unit, version);
+    if (this.#cut) return;
     this.#from = Math.max(this.#from, only.mark.began);
     this.#to = Math.min(this.#to, only.until);
     if (this.#from < this.#to) return;

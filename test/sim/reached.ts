@@ -17,6 +17,7 @@ export const GOALS = [
   "crash while a snapshot freezes its volume",
   "crash before a snapshot is committed",
   "crash when a snapshot is committed and not durable",
+  "crash when a snapshot is durable and what was written is not",
   "crash before a deletion is committed",
   "crash when a deletion is committed and not durable",
   "crash while a deleted layer waits for its reclaim",
@@ -141,6 +142,9 @@ export class Reached {
       const committed = world.store.pendingCount > 0;
       if (committed) this.add("crash when a snapshot is committed and not durable");
       else this.add("crash before a snapshot is committed");
+    }
+    if (world.freezePhase === "flush") {
+      this.add("crash when a snapshot is durable and what was written is not");
     }
     const { store } = world;
     for (const change of changes) {

@@ -81,8 +81,11 @@ export type CheckpointPhase = "none" | "begin" | "batches" | "last";
  */
 export type FoldPhase = "none" | "hold" | "transaction" | "absorb" | "hand up";
 
-/** What a snapshot is doing; "store": its volume is frozen, its transaction not yet durable. */
-export type FreezePhase = "none" | "freeze" | "store";
+/**
+ * What a snapshot is doing; "store": its volume is frozen, its transaction not yet durable;
+ * "flush": it is, the volume goes on, and what was written before may not be durable.
+ */
+export type FreezePhase = "none" | "freeze" | "store" | "flush";
 
 /** Picks the next thing to happen; null: nothing that is there may happen yet. */
 export type Scheduler = (choices: Choice[]) => Choice | null;
@@ -115,6 +118,8 @@ export class World {
   #forgotten: { layer: number; spans: string } | null = null;
   #handsUp = false;
   freezePhase: FreezePhase = "none";
+  /** Of volumes, under way. */
+  #flushes = 0;
   /** What the superblocks would say of reclaims. */
   reclaims = 0;
   /** What recovery said at the last opening. */
@@ -515,6 +520,7 @@ export class World {
     this.#forgotten = null;
     this.#handsUp = false;
     this.freezePhase = "none";
+    this.#flushes = 0;
   }
 
   readonly #schedule = (step: StoreStep): Promise<void> =>
@@ -579,8 +585,18 @@ export class World {
       await native.volumeFreeze(pool, volumes);
       this.freezePhase = "store";
     },
+    volumeFlush: async (pool, volume) => {
+      this.#flushes++;
+      try {
+        await native.volumeFlush(pool, volume);
+      } finally {
+        if (this.#pool?.handle === pool && --this.#flushes === 0) {
+          if (this.freezePhase === "flush") this.freezePhase = "none";
+        }
+      }
+    },
     volumeThaw: (pool, volume, newLayer) => {
-      this.freezePhase = "none";
+      this.freezePhase = this.#flushes > 0 ? "flush" : "none";
       return native.volumeThaw(pool, volume, newLayer);
     },
     poolClose: (pool) => {
