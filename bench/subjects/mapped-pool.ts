@@ -6,6 +6,7 @@
 // sequence an index shrinks to nothing. Each span's index block is in one of the layers of the
 // volume's line, all over it.
 import { rmSync, statSync } from "node:fs";
+import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { BLOCKS_PER_CHUNK, SLOTS_PER_SPAN } from "../../engine/base/constants.js";
 import { newUuid } from "../../engine/base/random.js";
@@ -22,6 +23,7 @@ import type { StoreTransaction } from "../../engine/store/store.js";
 
 const BLOCK_BYTES = 4096;
 const STAT_BLOCK_BYTES = 512;
+const PIECE_BYTES = 4 * 1024 * 1024;
 export const SPAN_BYTES = SLOTS_PER_SPAN * BLOCK_BYTES;
 const SPANS_PER_TRANSACTION = 4096;
 const CREATED_AT = "2026-01-01T00:00:00.000Z";
@@ -35,15 +37,27 @@ export interface MappedVolume {
   layers: number;
 }
 
+export interface MappedPoolOptions {
+  inSequence?: boolean;
+  /**
+   * So much of the free blocks is written beforehand, and there is at least so much: the first
+   * write of a hole changes the file system's index, which a device has not.
+   */
+  writtenBytes?: number;
+  progress: (text: string) => void;
+}
+
 /** Volumes whose sizes add up to a power of two; as much again is free. */
 export async function makeMappedPool(
   path: string,
   volumes: readonly MappedVolume[],
-  { inSequence = false, progress }: { inSequence?: boolean; progress: (text: string) => void },
+  { inSequence = false, writtenBytes = 0, progress }: MappedPoolOptions,
 ): Promise<{ storeBytes: number }> {
   rmSync(path, { recursive: true, force: true });
-  const mapped = volumes.reduce((sum, { bytes }) => sum + bytes, 0) / BLOCK_BYTES;
-  await createPool(path, { sizeBytes: 2 * mapped * BLOCK_BYTES, sparse: true });
+  const mappedBytes = volumes.reduce((sum, { bytes }) => sum + bytes, 0);
+  const mapped = mappedBytes / BLOCK_BYTES;
+  const sizeBytes = mappedBytes + Math.max(mappedBytes, 2 * writtenBytes);
+  const { dataOffsetBytes } = await createPool(path, { sizeBytes, sparse: true });
   const store = openLmdbStore(poolPaths(path).meta);
   const numberOf = (at: number): number => (inSequence ? at + 1 : spread(at, mapped) + 1);
   try {
@@ -62,9 +76,24 @@ export async function makeMappedPool(
   } finally {
     await store.close();
   }
+  if (writtenBytes > 0) {
+    progress("the free blocks that come first are written");
+    await writeRange(poolPaths(path).data, dataOffsetBytes + mappedBytes, writtenBytes);
+  }
   // The file has room ahead, as a hole.
   const { blocks } = statSync(join(poolPaths(path).meta, "data.mdb"));
   return { storeBytes: blocks * STAT_BLOCK_BYTES };
+}
+
+async function writeRange(path: string, offset: number, length: number): Promise<void> {
+  const file = await open(path, "r+");
+  try {
+    const piece = Buffer.alloc(PIECE_BYTES, 1);
+    for (let at = 0; at < length; at += piece.length) await file.write(piece, 0, null, offset + at);
+    await file.datasync();
+  } finally {
+    await file.close();
+  }
 }
 
 /** Of `count` places; each once, if they are a power of two. */

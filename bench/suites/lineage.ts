@@ -3,6 +3,7 @@
 // much; a deleted parent that is absorbed, and one that is folded, beside reads; a thousand clones
 // that write at once. The data is holes, so that nothing of it hides in the device's time.
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { makeLog } from "../../engine/base/log.js";
 import { type OpenedPool, openRealPool } from "../../engine/open-pool.js";
 import { IO_OP } from "../../native/native.js";
@@ -28,7 +29,15 @@ const LARGE_CACHE = 256 * MIB;
 const FOLDED_BYTES = 32 * GIB;
 /** More index blocks than a child may have to absorb its parent. */
 const MANY_SPANS = 600;
-const CALLS = 100;
+const CALLS = 300;
+/** Before them, of another volume: a daemon that has just started compiles its code. */
+const FIRST_CALLS = 300;
+/** Longer than the calls take, in one go: a load that begins is no steady one. */
+const LOAD_MS = 10_000;
+/** Until it is one. */
+const BEGIN_MS = 500;
+/** What the load may write into. */
+const WRITTEN_BYTES = 4 * GIB;
 /** In a file of its own, under the same load. */
 const SYNC = "4 KiB written and synced, of the disk alone";
 const CLONES = 1000;
@@ -139,14 +148,20 @@ async function snapshots(context: SuiteContext): Promise<Table> {
   for (const bytes of [GIB, Math.min(large, 2 ** 40)]) {
     const path = join(context.folder, `mapped-${bytes}`);
     const volume = { name: "db", bytes, layers: 2 };
-    await makeMappedPool(path, [volume], { progress: context.status });
+    const made = { writtenBytes: WRITTEN_BYTES, progress: context.status };
+    await makeMappedPool(path, [volume], made);
     await withPool(path, LARGE_CACHE, async ({ pool, handle }) => {
       const target = { pool: handle, volume: await pool.hold("db") };
+      await pool.createVolume("other", GIB);
+      for (let at = 0; at < FIRST_CALLS; at++) {
+        await pool.createSnapshot("other", `s${at}`);
+        await pool.cloneVolume({ volume: "other", snapshot: `s${at}` }, `other-${at}`);
+      }
       for (const load of ["idle", "random writes, depth 8"]) {
         context.status(`${bytes / GIB} GiB, ${load}: snapshots`);
         const times = { snapshot: [] as number[], clone: [] as number[], [SYNC]: [] as number[] };
-        const calls = async () => {
-          for (let at = 0; at < CALLS; at++) {
+        const calls = async (loaded: () => boolean) => {
+          for (let at = 0; at < CALLS && loaded(); at++) {
             const name = `${load[0]}${at}`;
             let began = performance.now();
             await pool.createSnapshot("db", name);
@@ -157,8 +172,8 @@ async function snapshots(context: SuiteContext): Promise<Table> {
           }
           times[SYNC] = await syncTimes(context.folder, CALLS);
         };
-        if (load === "idle") await calls();
-        else await beside(calls, (durationMs) => writes(target, { durationMs, bytes }));
+        if (load === "idle") await calls(() => true);
+        else await beside(writes(target, { durationMs: LOAD_MS, bytes }), calls);
         for (const [call, each] of Object.entries(times)) {
           const row = `${call}, ${load}`;
           table.add(row, `${bytes / GIB} GiB`, [quantile(each, 0.5), quantile(each, 0.99)]);
@@ -169,7 +184,7 @@ async function snapshots(context: SuiteContext): Promise<Table> {
   }
   context.say("snapshots by size: done");
   return table.build(
-    `${CALLS} of each, one after the other. Writes are to the first GiB. A snapshot waits for four syncs in a row when there are writes (what was written, what was written meanwhile, and two of the store's transaction) and for two when there are none; a clone for two.`,
+    `${CALLS} of each at most, one after the other, in a process that has made ${FIRST_CALLS} others before. Writes are to the first GiB, and go to blocks of the file that were written before. A snapshot waits for two syncs in a row, those of the store's transaction (beside them, what was written is flushed); a clone for two.`,
   );
 }
 
@@ -181,17 +196,16 @@ function writes(
   return runEngine(target, load, { regionBytes: Math.min(bytes, GIB), durationMs, seed: 7 });
 }
 
-/** Short runs of a load, one after the other, until the work is done. */
+/** The work, from when the load is a steady one until it ends. */
 async function beside(
-  work: () => Promise<void>,
-  load: (durationMs: number) => Promise<unknown>,
+  load: Promise<unknown>,
+  work: (loaded: () => boolean) => Promise<void>,
 ): Promise<void> {
-  let working = true;
-  const done = work().finally(() => {
-    working = false;
+  let loaded = true;
+  const done = load.finally(() => {
+    loaded = false;
   });
-  while (working) await load(200);
-  await done;
+  await Promise.all([done, sleep(BEGIN_MS).then(() => work(() => loaded))]);
 }
 
 async function deletions(context: SuiteContext): Promise<Table> {
