@@ -92,7 +92,7 @@ async function inMemory(context: SuiteContext): Promise<Table> {
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-  const about = `A set of ${regionBytes / 2 ** 20} MiB; tmpfs copies in the kernel's workers.`;
+  const about = `A set of ${regionBytes / 2 ** 20} MiB; the daemon copies each block itself, from a file on tmpfs.`;
   return table.build(`${about} ${aboutSpdk(context)}`.trim());
 }
 

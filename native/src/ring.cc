@@ -126,12 +126,22 @@ void Ring::cancel(RingOp* target) {
   io_uring_sqe_set_data(sqe, nullptr);
 }
 
+void Ring::finish(RingOp* op, int32_t result) {
+  PANDO_ASSERT(!op->quick && !op->endless);
+  ++in_flight_;
+  finished_.push_back({op, result});
+}
+
 unsigned Ring::run_once(uint64_t timeout_us) {
   submit_and_wait(timeout_us);
   return run_completions();
 }
 
 void Ring::submit_and_wait(uint64_t timeout_us) {
+  if (!finished_.empty()) {
+    if (unsubmitted() > 0) submit();
+    return;
+  }
   const bool worth_polling = quick_in_flight_ > 0 && quick_in_flight_ <= kMostPolled &&
                              timeout_us > PollWindow::kLongestNs / 1000;
   if (!worth_polling) {
@@ -179,12 +189,20 @@ unsigned Ring::run_completions() {
     const int32_t op_result = cqe->res;
     io_uring_cqe_seen(&ring_, cqe);
     if (op == nullptr) continue;  // the answer to a cancel itself
-    if (!op->endless) --in_flight_;
-    if (op->quick) --quick_in_flight_;
     ++completed;
-    op->done(op, op_result);
+    complete(op, op_result);
   }
+  completing_.swap(finished_);
+  for (const Finished& finished : completing_) complete(finished.op, finished.result);
+  completed += static_cast<unsigned>(completing_.size());
+  completing_.clear();
   return completed;
+}
+
+void Ring::complete(RingOp* op, int32_t result) {
+  if (!op->endless) --in_flight_;
+  if (op->quick) --quick_in_flight_;
+  op->done(op, result);
 }
 
 }  // namespace pando

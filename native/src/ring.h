@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "poll_window.h"
 
@@ -50,6 +51,8 @@ class Ring {
   /// `message` and what it points to must live until done.
   void sendmsg(RingOp* op, int fd, const msghdr* message, int flags);
   void poll(RingOp* op, int fd, uint32_t events);
+  /// What the caller has done itself: `done` runs with the next completions.
+  void finish(RingOp* op, int32_t result);
   /// A driver's own command. `payload`: the 16 bytes that a submission entry has room for.
   void command(RingOp* op, int fd, uint32_t operation, const void* payload);
   /// Cancels whatever `target` waits for; `target->done` still runs (with -ECANCELED, or its real
@@ -71,7 +74,13 @@ class Ring {
   unsigned unsubmitted() const { return io_uring_sq_ready(&ring_); }
 
  private:
+  struct Finished {
+    RingOp* op;
+    int32_t result;
+  };
+
   io_uring_sqe* prepare(RingOp* op);
+  void complete(RingOp* op, int32_t result);
   void submit();
   void wait(uint64_t timeout_us);
   bool completes_before(uint64_t deadline_ns);
@@ -79,6 +88,8 @@ class Ring {
   io_uring ring_{};
   uint64_t in_flight_ = 0;
   uint64_t quick_in_flight_ = 0;
+  std::vector<Finished> finished_;
+  std::vector<Finished> completing_;  // of finished_, in this turn
   PollWindow poll_window_;
 };
 

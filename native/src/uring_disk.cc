@@ -2,11 +2,13 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -62,6 +64,9 @@ DeviceFile::DeviceFile(const std::string& path) {
     volatile_cache_ = !reports_write_through(status.st_rdev);
   } else {
     size_bytes_ = static_cast<uint64_t>(status.st_size);
+    struct statfs place {};
+    in_memory_ =
+        fstatfs(fd_, &place) == 0 && (place.f_type == TMPFS_MAGIC || place.f_type == RAMFS_MAGIC);
   }
 }
 
@@ -79,11 +84,15 @@ void UringDisk::submit(DiskOp* op) {
 
 void UringDisk::issue(DiskOp* op) {
   op->owner = this;
-  op->ring_op.quick = op->kind == DiskOpKind::kRead || op->kind == DiskOpKind::kWrite;
   op->ring_op.done = [](RingOp* ring_op, int32_t result) {
     auto* disk_op = static_cast<DiskOp*>(ring_op->context);
     static_cast<UringDisk*>(disk_op->owner)->completed(disk_op, result);
   };
+  if (device_.in_memory()) {
+    copy(op);
+    return;
+  }
+  op->ring_op.quick = op->kind == DiskOpKind::kRead || op->kind == DiskOpKind::kWrite;
   std::byte* data = op->data + op->transferred;
   const uint32_t size = op->length - op->transferred;
   const uint64_t offset = op->offset + op->transferred;
@@ -111,6 +120,30 @@ void UringDisk::issue(DiskOp* op) {
       discards_->submit(op);
       break;
   }
+}
+
+void UringDisk::copy(DiskOp* op) {
+  std::byte* data = op->data + op->transferred;
+  const uint32_t size = op->length - op->transferred;
+  const auto offset = static_cast<off_t>(op->offset + op->transferred);
+  ssize_t result = 0;
+  switch (op->kind) {
+    case DiskOpKind::kRead:
+      result = pread(device_.fd(), data, size, offset);
+      break;
+    case DiskOpKind::kWrite:
+    case DiskOpKind::kWriteDurable:
+      result = pwrite(device_.fd(), data, size, offset);
+      break;
+    case DiskOpKind::kFlush:
+      break;
+    case DiskOpKind::kDiscard:
+      constexpr int kPunch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+      result = fallocate(device_.fd(), kPunch, offset, size);
+      break;
+  }
+  op->ring_op.quick = false;
+  ring_.finish(&op->ring_op, result < 0 ? -errno : static_cast<int32_t>(result));
 }
 
 void UringDisk::completed(DiskOp* op, int32_t result) {

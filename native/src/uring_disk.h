@@ -1,4 +1,7 @@
 // The data device through io_uring: a file or a block device, opened O_DIRECT.
+//
+// A file in memory (tmpfs) is copied by the caller's own thread: there is no device to wait for,
+// and io_uring would hand each copy to a worker of the kernel's.
 #pragma once
 
 #include <memory>
@@ -20,6 +23,8 @@ class DeviceFile {
 
   int fd() const { return fd_; }
   bool is_block_device() const { return block_device_; }
+  /// A file that is nowhere but in memory.
+  bool in_memory() const { return in_memory_; }
   uint64_t size_bytes() const { return size_bytes_; }
   uint32_t atomic_unit() const { return atomic_unit_; }
   /// A file always needs a flush (its extents are converted by it); a block device unless it
@@ -29,6 +34,7 @@ class DeviceFile {
  private:
   int fd_ = -1;
   bool block_device_ = false;
+  bool in_memory_ = false;
   bool volatile_cache_ = true;
   uint32_t atomic_unit_ = 512;
   uint64_t size_bytes_ = 0;
@@ -46,6 +52,7 @@ class UringDisk final : public Disk {
 
  private:
   void issue(DiskOp* op);
+  void copy(DiskOp* op);
   void completed(DiskOp* op, int32_t result);
 
   Ring& ring_;
