@@ -45,8 +45,8 @@ const DIRTY_SHARE = 1 / 4;
 /** stat(2): st_blocks are these, whatever the file system's are. */
 const STAT_BLOCK_BYTES = 512;
 const NO_ALARM = [101, 101, 101];
-/** Some milliseconds for each transaction of a fold. */
-const FOLD_BATCH = 32;
+/** Some milliseconds for each transaction of a fold; some ten where blocks lie everywhere. */
+const FOLD = { spans: 32, chunks: 512 };
 /**
  * A child with up to so many index blocks absorbs a parent with many times more; its hosts' writes
  * wait for the one transaction, some ten milliseconds.
@@ -132,7 +132,7 @@ export async function openRealPool(options: OpenPoolOptions): Promise<OpenedPool
     path,
     indexCacheBytes,
     dirtyLimit: Math.floor((indexCacheBytes * DIRTY_SHARE) / INDEX_BLOCK_BYTES),
-    foldBatch: FOLD_BATCH,
+    fold: FOLD,
     absorb: ABSORB,
     reclaim: RECLAIM,
     discard: givesBack(options.discard ?? "off", paths.data),

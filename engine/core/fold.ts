@@ -18,7 +18,7 @@
 // after that: an index question is never about a layer that the store has no record of.
 import type { HeldBlocks } from "../../native/native.js";
 import { assert } from "../base/assert.js";
-import { INDEX_BLOCK_BYTES, SLOTS_PER_SPAN } from "../base/constants.js";
+import { BLOCKS_PER_CHUNK, INDEX_BLOCK_BYTES, SLOTS_PER_SPAN } from "../base/constants.js";
 import { isPandoError } from "../base/errors.js";
 import { appendRun, type BlockRun, countBlocks } from "../store/block-run.js";
 import { setBit } from "../store/codec-bitmaps.js";
@@ -32,6 +32,7 @@ import { Lineage } from "../store/lineage.js";
 import type { Store, StoreReader, StoreTransaction } from "../store/store.js";
 import type { DataPath } from "./data-path.js";
 import type { Mutex } from "./mutex.js";
+import type { BatchLimits } from "./reclaim-batch.js";
 
 export interface FoldParts {
   store: Store;
@@ -66,20 +67,20 @@ export function foldableInto(reader: StoreReader, layer: number): number | null 
   return child === null || getLayer(reader, child).state === "dead" ? null : child;
 }
 
-/** Up to `limit` spans; null: none is left. Only while foldableInto() says so. */
+/** Up to so many spans; null: none is left. Only while foldableInto() says so. */
 export async function foldBatch(
   parts: FoldParts,
   parent: number,
   child: number,
-  limit: number,
+  limits: BatchLimits,
 ): Promise<FoldedBatch | null> {
   const { key } = getLayer(parts.store, parent);
-  const entries = parts.store.range("index", { ...rangeOf(key), limit });
+  const entries = parts.store.range("index", { ...rangeOf(key), limit: limits.spans });
   if (entries.length === 0) return null;
   const spans = entries.map((entry) => decodeSpanKey(entry.key).span);
   return parts.indexWrites.run(async () => {
     try {
-      return await foldHeld(parts, parent, child, spans);
+      return await foldHeld(parts, { parent, child, spans }, limits.chunks);
     } catch (error) {
       poisonUnlessFull(parts, error);
       throw error;
@@ -171,21 +172,22 @@ export async function putMerged(
   return { spans: merged.length, freedBlocks: countBlocks(freed) };
 }
 
+/** What does not fit into the transaction is left as it is. */
 async function foldHeld(
   parts: FoldParts,
-  parent: number,
-  child: number,
-  spans: number[],
+  { parent, child, spans }: { parent: number; child: number; spans: number[] },
+  maxChunks: number,
 ): Promise<FoldedBatch> {
   const { store, path } = parts;
   const dirty = dirtyBlocks(await path.foldHold(child, spans));
   // Nothing of this can change until it is let go: the parent is nobody's, the child is held.
-  const merged = spans.map((span) => {
+  const all = spans.map((span) => {
     const own = dirty.get(span) ?? storedBlock(store, child, span);
     const above = storedBlock(store, parent, span);
     assert(above !== null, `layer ${parent} has an index block for span ${span}`);
     return mergeSpan(span, above, own);
   });
+  const merged = all.slice(0, fitting(all, maxChunks));
   return putMerged(parts, merged, {
     put: (txn) => {
       assert(onlyChild(txn, parent) === child, `layer ${child} is the only child of ${parent}`);
@@ -193,6 +195,24 @@ async function foldHeld(
         for (const { span, raw } of merged) index.fold(parent, child, span, raw);
       });
     },
-    apply: (adopted) => path.foldApply(parent, child, spans, adopted),
+    apply: (adopted) => {
+      const folded = merged.map(({ span }) => span);
+      return path.foldApply(parent, child, folded, adopted);
+    },
   });
+}
+
+/** How many of them free blocks in no more chunks of the free map than these; one at least. */
+export function fitting(merged: readonly MergedSpan[], maxChunks: number): number {
+  const chunks = new Set<number>();
+  for (const [at, { freed }] of merged.entries()) {
+    for (const { first, count } of freed) {
+      const last = Math.floor((first + count - 1) / BLOCKS_PER_CHUNK);
+      for (let chunk = Math.floor(first / BLOCKS_PER_CHUNK); chunk <= last; chunk++) {
+        chunks.add(chunk);
+      }
+    }
+    if (at > 0 && chunks.size > maxChunks) return at;
+  }
+  return merged.length;
 }

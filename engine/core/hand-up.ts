@@ -24,11 +24,13 @@ import { type AbsorbLimits, isAbsorbCheaper } from "./absorb.js";
 import {
   type FoldedBatch,
   type FoldParts,
+  fitting,
   mergeSpan,
   poisonUnlessFull,
   putMerged,
   storedBlock,
 } from "./fold.js";
+import type { BatchLimits } from "./reclaim-batch.js";
 
 /** The child is to be absorbed into, has too much for that, and may hand it up. */
 export function mustHandUp(
@@ -43,18 +45,18 @@ export function mustHandUp(
 }
 
 /**
- * Up to `limit` of the child's index blocks. Only while mustHandUp() says so, after a checkpoint
+ * Up to so many of the child's index blocks. Only while mustHandUp() says so, after a checkpoint
  * that began when it said so already.
  */
 export async function handUpBatch(
   parts: FoldParts,
   parent: number,
   child: number,
-  limit: number,
+  limits: BatchLimits,
 ): Promise<FoldedBatch> {
   return parts.indexWrites.run(async () => {
     try {
-      return await handUp(parts, parent, child, limit);
+      return await handUp(parts, parent, child, limits);
     } catch (error) {
       poisonUnlessFull(parts, error);
       throw error;
@@ -66,17 +68,19 @@ async function handUp(
   parts: FoldParts,
   parent: number,
   child: number,
-  limit: number,
+  limits: BatchLimits,
 ): Promise<FoldedBatch> {
   const { store, path } = parts;
-  const stored = store.range("index", { ...rangeOf(getLayer(store, child).key), limit });
+  const range = { ...rangeOf(getLayer(store, child).key), limit: limits.spans };
+  const stored = store.range("index", range);
   const spans = stored.map(({ key }) => decodeSpanKey(key).span);
   await path.forgetIndexBlocks(child, spans);
   await path.forgetIndexBlocks(parent, spans);
   // Nothing of this changes by itself: neither layer takes writes.
-  const merged = spans.map((span) =>
+  const all = spans.map((span) =>
     mergeSpan(span, storedBlock(store, parent, span), storedBlock(store, child, span)),
   );
+  const merged = all.slice(0, fitting(all, limits.chunks));
   return putMerged(parts, merged, {
     put: (txn) => {
       assert(onlyChild(txn, parent) === child, `layer ${child} is the only child of ${parent}`);

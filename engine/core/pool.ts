@@ -71,7 +71,7 @@ import { OpenVolumes } from "./open-volumes.js";
 import { Pace } from "./pace.js";
 import { Punches } from "./punches.js";
 import { Receives } from "./receives.js";
-import type { ReclaimLimits } from "./reclaim-batch.js";
+import type { BatchLimits } from "./reclaim-batch.js";
 import { Reclaimer } from "./reclaimer.js";
 import type { Recovered } from "./recovery.js";
 import { rollBack } from "./rollback.js";
@@ -99,9 +99,9 @@ export interface PoolParts {
   /** Dirty index blocks that call for a checkpoint. */
   dirtyLimit: number;
   /** Index blocks that a fold changes in one transaction; hosts' writes to them wait for it. */
-  foldBatch: number;
+  fold: BatchLimits;
   absorb: AbsorbLimits;
-  reclaim: ReclaimLimits;
+  reclaim: BatchLimits;
   /** Free blocks are given back to the device. */
   discard: boolean;
   /** What the device has given for the free blocks is kept: it could not promise it again. */
@@ -216,7 +216,7 @@ export class Pool implements PoolService {
       indexWrites,
       checkpointer: this.#checkpointer,
       pace: new Pace(parts.clock, this.#path),
-      foldBatch: parts.foldBatch,
+      fold: parts.fold,
       absorb: parts.absorb,
       reclaim: parts.reclaim,
       log: parts.log,

@@ -22,8 +22,9 @@ export interface BatchParts {
   stopped: () => boolean;
 }
 
-export interface ReclaimLimits {
-  /** Index blocks in one transaction, at most. */
+/** Of one transaction. */
+export interface BatchLimits {
+  /** Index blocks, at most. */
   spans: number;
   /** Chunks of the free map, at most; but for those of one index block, which may touch 512. */
   chunks: number;
@@ -46,7 +47,7 @@ const TURN_BLOCKS = 8192;
 export async function nextBatch(
   parts: BatchParts,
   layer: number,
-  limits: ReclaimLimits,
+  limits: BatchLimits,
 ): Promise<ReclaimBatch | null> {
   const { store, map, turn, stopped } = parts;
   const { key: storageKey } = getLayer(store, layer);

@@ -25,7 +25,7 @@ import { type FoldParts, finishFold, foldableInto, foldBatch } from "./fold.js";
 import { handUpBatch, mustHandUp } from "./hand-up.js";
 import { Mutex } from "./mutex.js";
 import type { Pace } from "./pace.js";
-import { nextBatch, type ReclaimLimits, retireBlocks } from "./reclaim-batch.js";
+import { type BatchLimits, nextBatch, retireBlocks } from "./reclaim-batch.js";
 import { type Family, type FamilyState, familyOf, sweepBatch } from "./sweep.js";
 
 /** Index blocks that one batch of a sweep looks at, the children's included. */
@@ -40,10 +40,10 @@ const BEFORE_RECOVERY = -1;
 export interface ReclaimerParts extends FoldParts {
   checkpointer: Checkpointer;
   pace: Pace;
-  /** Index blocks that a fold changes in one transaction; hosts' writes to them wait for it. */
-  foldBatch: number;
+  /** Hosts' writes to the index blocks that a transaction of a fold changes wait for it. */
+  fold: BatchLimits;
   absorb: AbsorbLimits;
-  reclaim: ReclaimLimits;
+  reclaim: BatchLimits;
   log: Log;
   /** Writes fail for want of space. */
   spaceWanted: () => boolean;
@@ -267,7 +267,7 @@ export class Reclaimer {
     this.#parts.gotIndexBlocks(child);
     if (!(await this.#handUp(job, child)) || (await this.#absorb(job, child))) return;
     for (;;) {
-      const done = await foldBatch(this.#parts, layer, child, this.#parts.foldBatch);
+      const done = await foldBatch(this.#parts, layer, child, this.#parts.fold);
       if (done === null) break;
       this.#did(job, done.spans, done.freedBlocks);
       this.#progress.spansFolded += done.spans;
@@ -280,9 +280,10 @@ export class Reclaimer {
 
   /** False: it ends here for now. */
   async #handUp(job: Job, child: number): Promise<boolean> {
-    const { store, absorb: limits, pace } = this.#parts;
+    const { store, absorb: limits, fold, pace } = this.#parts;
+    const batch = { spans: limits.batch, chunks: fold.chunks };
     while (mustHandUp(store, job.layer, child, limits)) {
-      const done = await handUpBatch(this.#parts, job.layer, child, limits.batch);
+      const done = await handUpBatch(this.#parts, job.layer, child, batch);
       this.#did(job, 0, done.freedBlocks);
       this.#progress.spansFolded += done.spans;
       await pace.rest();

@@ -107,6 +107,30 @@ both("a snapshot that is deleted is folded into its volume, and its space comes 
   await finish(client);
 });
 
+test("a fold goes on with what did not fit into its transaction", async () => {
+  for (const kind of ["open", "cold", "frozen"]) {
+    const cold = kind === "cold" ? { indexCacheBytes: FEW_ENTRIES } : {};
+    const client = await overSnapshot({ foldChunks: 0, ...cold });
+    const { world } = client;
+    for (const sector of [0, 511, 1031]) await write(client, "a", sector, 2);
+    if (kind === "frozen") await world.run(client.snapshot("a", "t"));
+    await world.run(client.deleteSnapshot("a@s"));
+    assert.ok(await until(world, () => world.foldPhase === "transaction"));
+    assert.ok(await until(world, () => world.foldPhase === "none"));
+    // The span that was left is as it was, in memory and in the store.
+    await read(client, "a", 508, 8);
+    const writing = track(client.write("a", { sector: 509, count: 3 }));
+    assert.ok(await ended(world, writing));
+    await world.quiesce();
+    assert.is((await world.run(client.pool.info()))?.value.reclaim.layersFolded, 1);
+    await world.run(client.checkpoint());
+    assert.is(checkStore(world.store).problems.join(), "");
+    await read(client, "a", 0, 16);
+    await cutPower(client, { keep: "random", seed: 2 });
+    await finish(client);
+  }
+});
+
 both("a fold of any kind of child: closed, never opened, frozen, cold", async () => {
   for (const kind of ["closed", "never opened", "frozen", "cold"]) {
     const client = await overSnapshot(kind === "cold" ? { indexCacheBytes: FEW_ENTRIES } : {});

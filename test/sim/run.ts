@@ -85,6 +85,7 @@ function poolOf(seed: number, random: Random): WorldOptions {
     discard: seed % 4 !== 2,
     absorbFrom: seed % 5 < 3 ? 1 : 1000,
     absorbMost: seed % 5 === 0 ? 1000 : 0,
+    foldChunks: seed % 2,
     roomBlocks: seed % 3 === 1 ? 100 : 0,
   };
 }

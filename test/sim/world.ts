@@ -39,6 +39,8 @@ export interface WorldOptions {
   absorbFrom?: number;
   /** Index blocks that this child has at most; of more it hands up. */
   absorbMost?: number;
+  /** Chunks in which a transaction of a fold frees blocks; 0: one span, if it frees any. */
+  foldChunks?: number;
   /** The pool may grow by so many. */
   roomBlocks?: number;
   /** Free blocks go back to the disk. */
@@ -332,7 +334,7 @@ export class World {
       path: "simulation",
       indexCacheBytes: this.#options.indexCacheBytes ?? 1024 * 1024,
       dirtyLimit: this.#options.dirtyLimit ?? 1000,
-      foldBatch: 2,
+      fold: { spans: 2, chunks: this.#options.foldChunks ?? 1 },
       absorb: {
         from: this.#options.absorbFrom ?? 1000,
         times: 0,
