@@ -16,7 +16,12 @@ NbdConnection::NbdConnection(Reactor& reactor, Exports& exports, Options options
 NbdConnection::~NbdConnection() {
   PANDO_ASSERT(finished_);
   transmission_.reset();
-  if (session_.volume != nullptr) exports_.close(FrontEnd::kNbd, session_.volume, "");
+  let_go();
+}
+
+void NbdConnection::let_go() {
+  BlockVolume* volume = std::exchange(session_.volume, nullptr);
+  if (volume != nullptr) exports_.close(FrontEnd::kNbd, volume, "");
 }
 
 void NbdConnection::start() {
@@ -26,6 +31,12 @@ void NbdConnection::start() {
 
 void NbdConnection::close() {
   reactor_.cancel_timer(timer_);
+  socket_.close();
+}
+
+void NbdConnection::on_disconnected() {
+  // In this order: a client that sees the end may delete the volume next.
+  let_go();
   socket_.close();
 }
 

@@ -45,6 +45,8 @@ class NbdConnection final : private NbdSocket::User,
   void on_negotiated(const NbdSession& session) override;
   void on_negotiation_idle() override { finish_if_over(); }
   void on_transmission_idle() override { finish_if_over(); }
+  void on_disconnected() override;
+  void let_go();
   void finish_if_over();
 
   Reactor& reactor_;

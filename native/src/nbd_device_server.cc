@@ -37,6 +37,7 @@ class NbdDeviceServer::Served final : private NbdSocket::User, private NbdTransm
   void on_received() override { transmission_.on_received(); }
   void on_settled() override { finish_if_over(); }
   void on_transmission_idle() override { finish_if_over(); }
+  void on_disconnected() override { socket_.close(); }
   void finish_if_over() {
     if (finished_ == nullptr || !socket_.settled() || !transmission_.idle()) return;
     std::exchange(finished_, nullptr)();

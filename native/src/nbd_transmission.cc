@@ -137,7 +137,7 @@ void NbdTransmission::pump() {
         return;  // on_sent() comes back
     }
   }
-  if (disconnecting_ && used_ == 0) socket_.close();
+  if (disconnecting_ && used_ == 0) user_.on_disconnected();
 }
 
 /// Takes one request off what has arrived, and starts it.

@@ -26,6 +26,8 @@ class NbdTransmission {
    public:
     /// No request is with the volume any more. Called after each last one, open or closed.
     virtual void on_transmission_idle() = 0;
+    /// The client has taken its leave, and has every reply. It waits for the end of the connection.
+    virtual void on_disconnected() = 0;
 
    protected:
     ~User() = default;

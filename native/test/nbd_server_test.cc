@@ -192,6 +192,7 @@ void disconnect_request_waits_for_the_others() {
   fixture.volume().complete();
   CHECK(client.reply(4096).cookie == 1);
   CHECK(client.ended());
+  CHECK(fixture.exports().open_count(&fixture.volume()) == 0);  // it may be deleted now
   CHECK(all_gone(fixture));
 }
 
