@@ -13,7 +13,9 @@
 //
 // Power that is lost between the two may leave a layer that is frozen and has not all that was
 // written: a snapshot that nobody was told of, as the volume itself is after that cut. Nobody has
-// looked at it meanwhile; whoever could waits for the catalogue's lock, or for a checkpoint.
+// looked at it meanwhile; whoever could waits for the catalogue's lock, or for a checkpoint, and
+// until the flush has ended what was made is not shown (`unanswered`): a caller who finds it takes
+// it for made. If the flush fails it is not shown before the pool is opened again.
 // Callers hold that lock, so two of these never reopen each other's gate.
 import { MAX_GROUP_SNAPSHOTS } from "../base/constants.js";
 import { PandoError } from "../base/errors.js";
@@ -38,6 +40,8 @@ export interface BranchingParts {
   volumes: OpenVolumes;
   now: () => string;
   newUuid: () => string;
+  /** In the store, and not shown: names of volumes, and VOLUME@SNAPSHOT. */
+  unanswered: Set<string>;
 }
 
 /** All of them at one instant: either each has its snapshot, or nothing is changed. */
@@ -47,7 +51,8 @@ export async function snapshotVolumes(
 ): Promise<void> {
   refuseGroup(parts.store, snapshots);
   const volumes = snapshots.map(({ volume }) => volume);
-  await withFrozen(parts, volumes, (txn) =>
+  const made = snapshots.map(({ volume, snapshot }) => `${volume}@${snapshot}`);
+  await withFrozen(parts, { volumes, made }, (txn) =>
     snapshots.map(({ volume, snapshot }) => {
       const record = getVolume(txn, volume);
       freezeLayer(txn, record.layer);
@@ -78,7 +83,7 @@ export async function cloneLiveVolume(
   refuseVolume(parts.store, name);
   let layer = 0;
   let hidden = 0;
-  await withFrozen(parts, [source], (txn) => {
+  await withFrozen(parts, { volumes: [source], made: [name] }, (txn) => {
     const record = getVolume(txn, source);
     freezeLayer(txn, record.layer);
     const live = createLayer(txn, record.layer);
@@ -127,23 +132,30 @@ export async function cloneSnapshot(
 
 /**
  * `change` gives the new live layer of each volume, in their order. It may be durable before what
- * was written is.
+ * was written is; what it has `made` is shown when both are.
  */
 export async function withFrozen(
-  parts: Pick<BranchingParts, "store" | "path" | "volumes">,
-  names: readonly string[],
+  parts: Pick<BranchingParts, "store" | "path" | "volumes" | "unanswered">,
+  names: { volumes: readonly string[]; made: readonly string[] },
   change: (txn: StoreTransaction) => number[],
 ): Promise<void> {
-  const { store, path, volumes } = parts;
+  const { store, path, volumes, unanswered } = parts;
+  const show = (): void => {
+    for (const name of names.made) unanswered.delete(name);
+  };
   const held: OpenVolume[] = [];
   try {
-    for (const name of names) held.push(await volumes.acquire(name, "engine"));
+    for (const name of names.volumes) held.push(await volumes.acquire(name, "engine"));
     let written: Promise<PromiseSettledResult<void>[]> = Promise.resolve([]);
     let layers: number[] = [];
     try {
       await path.freezeVolumes(held.map(({ id }) => id));
       written = Promise.allSettled(held.map(({ id }) => path.flushVolume(id)));
-      layers = await store.transact(change);
+      for (const name of names.made) unanswered.add(name);
+      layers = await store.transact(change).catch((error: unknown) => {
+        show();
+        throw error;
+      });
       held.forEach((volume, at) => {
         volume.layer = layers[at] as number;
       });
@@ -151,6 +163,7 @@ export async function withFrozen(
       const thawed = held.map(({ id }, at) => path.thawVolume(id, layers[at] ?? 0));
       refuseFailed([...(await Promise.allSettled(thawed)), ...(await written)]);
     }
+    show();
   } finally {
     for (const volume of held) await volumes.release(volume, "engine");
   }

@@ -8,6 +8,8 @@ import {
   getVolume,
   listSnapshots,
   listVolumes,
+  noSnapshot,
+  noVolume,
   type Page,
   type SnapshotEntry,
   type VolumeEntry,
@@ -28,6 +30,8 @@ export interface ListingParts {
   blockSizeBytes: number;
   /** Held while counts move from memory to the store. */
   indexWrites: Mutex;
+  /** What may not be durable with all that it has, and is not shown; see branching.ts. */
+  unanswered: ReadonlySet<string>;
 }
 
 export class Listing {
@@ -41,14 +45,17 @@ export class Listing {
 
   async volume(name: string): Promise<VolumeInfo> {
     const record = getVolume(this.#parts.store, name);
+    if (!this.#isShown(name)) throw noVolume(name);
     const [info] = await this.#describe([{ name, record }]);
     return info as VolumeInfo;
   }
 
   async volumes(page?: Page<string>): Promise<VolumeInfo[]> {
     const { store } = this.#parts;
+    const isWhole = ({ name, record }: VolumeEntry): boolean =>
+      record.receiving === undefined && this.#isShown(name);
     if (page === undefined) return this.#describe(listVolumes(store).filter(isWhole));
-    // What is being received does not count: a page is empty only behind the last volume.
+    // What is not shown does not count: a page is empty only behind the last volume.
     for (let { after } = page; ; ) {
       const found = listVolumes(store, { after, limit: page.limit });
       const whole = found.filter(isWhole);
@@ -69,6 +76,7 @@ export class Listing {
     const { store, volumes } = this.#parts;
     const record = getSnapshot(store, volume, snapshot);
     const name = `${volume}@${snapshot}`;
+    if (!this.#isShown(name)) throw noSnapshot(volume, snapshot);
     return {
       ...this.#snapshotInfo(await this.#layerSpaces(), { volume, name: snapshot, record }),
       contents: contentsOf(record),
@@ -91,8 +99,25 @@ export class Listing {
 
   async snapshots(volume?: string, page?: Page<SnapshotRef>): Promise<SnapshotInfo[]> {
     const spaces = await this.#layerSpaces();
-    const found = listSnapshots(this.#parts.store, volume, page);
-    return found.map((entry) => this.#snapshotInfo(spaces, entry));
+    const { store } = this.#parts;
+    const isShown = ({ volume: of, name }: SnapshotEntry) => this.#isShown(`${of}@${name}`);
+    for (let after = page?.after ?? null; ; ) {
+      const found = listSnapshots(
+        store,
+        volume,
+        page === undefined ? undefined : { ...page, after },
+      );
+      const shown = found.filter(isShown);
+      const last = found.at(-1);
+      if (page === undefined || shown.length > 0 || last === undefined) {
+        return shown.map((entry) => this.#snapshotInfo(spaces, entry));
+      }
+      after = { volume: last.volume, snapshot: last.name };
+    }
+  }
+
+  #isShown(name: string): boolean {
+    return !this.#parts.unanswered.has(name);
   }
 
   async #describe(entries: VolumeEntry[]): Promise<VolumeInfo[]> {
@@ -139,8 +164,4 @@ export class Listing {
       freedByDeleteAtMost: freedAtMost,
     };
   }
-}
-
-function isWhole({ record }: VolumeEntry): boolean {
-  return record.receiving === undefined;
 }

@@ -98,7 +98,7 @@ export interface PoolParts {
   indexCacheBytes: number;
   /** Dirty index blocks that call for a checkpoint. */
   dirtyLimit: number;
-  /** Index blocks that a fold changes in one transaction; hosts' writes to them wait for it. */
+  /** Hosts' writes to the index blocks that a transaction of a fold changes wait for it. */
   fold: BatchLimits;
   absorb: AbsorbLimits;
   reclaim: BatchLimits;
@@ -202,12 +202,14 @@ export class Pool implements PoolService {
     );
     const volumes = new OpenVolumes(this.#store, this.#path);
     this.#volumes = volumes;
+    const unanswered = new Set<string>();
     this.#listing = new Listing({
       store: this.#store,
       path: this.#path,
       volumes,
       blockSizeBytes: superblock.blockSizeBytes,
       indexWrites,
+      unanswered,
     });
     this.#reclaimer = new Reclaimer({
       store: this.#backups.guard(this.#store),
@@ -230,6 +232,7 @@ export class Pool implements PoolService {
       volumes: this.#volumes,
       now: () => parts.clock.now(),
       newUuid: parts.newUuid,
+      unanswered,
     };
     this.#authentication = new Authentication({
       addon: parts.addon,

@@ -187,7 +187,7 @@ export class Receives {
     const partial = partialName(name);
     let deleted: number | null = null;
     await this.#flush(partial);
-    await withFrozen(this.#parts, [partial], (txn) => {
+    await withFrozen(this.#parts, { volumes: [partial], made: [] }, (txn) => {
       const { receiving, ...record } = deleteVolume(txn, partial);
       freezeLayer(txn, record.layer);
       const live = createLayer(txn, record.layer);

@@ -122,7 +122,11 @@ export function findVolume(reader: StoreReader, name: string): VolumeRecord | un
 export function getVolume(reader: StoreReader, name: string): VolumeRecord {
   const record = findVolume(reader, name);
   if (record !== undefined) return record;
-  throw new PandoError("ENOTFOUND", `there is no volume ${name}`, { volume: name });
+  throw noVolume(name);
+}
+
+export function noVolume(name: string): PandoError {
+  return new PandoError("ENOTFOUND", `there is no volume ${name}`, { volume: name });
 }
 
 /** A part of a list, by names: those after `after`, at most `limit` of them. */
@@ -198,7 +202,11 @@ export function findSnapshot(
 export function getSnapshot(reader: StoreReader, volume: string, name: string): SnapshotRecord {
   const record = findSnapshot(reader, volume, name);
   if (record !== undefined) return record;
-  throw new PandoError("ENOTFOUND", `there is no snapshot ${volume}@${name}`, {
+  throw noSnapshot(volume, name);
+}
+
+export function noSnapshot(volume: string, name: string): PandoError {
+  return new PandoError("ENOTFOUND", `there is no snapshot ${volume}@${name}`, {
     volume,
     snapshot: name,
   });

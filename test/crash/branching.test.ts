@@ -1,7 +1,9 @@
 // The instant of a snapshot: what the gate holds, when it opens, and that nobody else opens it.
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import type { SnapshotInfo } from "../../engine/core/api.js";
 import { IO_OP, native } from "../../native/native.js";
+import type { Client } from "../sim/client.js";
 import {
   addVolume,
   counters,
@@ -17,6 +19,42 @@ import { drain, ended, type Holds, isKind, take, track } from "../sim/steps.js";
 const test = suite("branching");
 const DURABLE: Holds = isKind("durable");
 const WRITES: Holds = isKind("write");
+
+/** What a question gives that waits for nothing that is held back. */
+async function settled<T>(client: Client, question: Promise<T>): Promise<T> {
+  const asked = track(question);
+  await client.world.settle();
+  if (asked.state === "failed") throw asked.error;
+  assert.is(asked.state, "done");
+  return asked.value as T;
+}
+
+async function codeOf(client: Client, question: Promise<unknown>): Promise<unknown> {
+  const asked = track(question);
+  await client.world.settle();
+  return (asked.error as { code?: string } | undefined)?.code;
+}
+
+const named = ({ volume, name }: { volume: string; name: string }) => `${volume}@${name}`;
+
+async function shown(client: Client): Promise<string[]> {
+  return (await settled(client, client.pool.listSnapshots())).map(named);
+}
+
+/** The same, page by page: an empty one would be the end. */
+async function pageOf(client: Client): Promise<string[]> {
+  const all: string[] = [];
+  for (let after: { volume: string; snapshot: string } | null = null; ; ) {
+    const page: SnapshotInfo[] = await settled(
+      client,
+      client.pool.listSnapshots(undefined, { after, limit: 1 }),
+    );
+    const [one] = page;
+    if (one === undefined) return all;
+    all.push(named(one));
+    after = { volume: one.volume, snapshot: one.name };
+  }
+}
 
 test("the gate of a snapshot opens when its transaction is durable, not when it is committed", async () => {
   const client = await smallPool();
@@ -124,13 +162,28 @@ test("the gate does not wait for what was written to become durable; the answer 
   await write(client, "a", 0, 4);
   await write(client, "b", 4, 4);
   for (const kind of ["flush", "write-durable"] as const) {
+    await write(client, "a", 30, 2);
+    const before = await shown(client);
     const group = track(client.snapshotGroup(["a", "b"], kind));
     await drain(world, isKind(kind));
     assert.is(world.freezePhase, "flush");
     assert.is(group.state, "waiting", `without a ${kind}`);
+    assert.equal(await shown(client), before, "a caller who found it would take it for made");
+    assert.is(await codeOf(client, client.pool.getSnapshot("a", kind)), "ENOTFOUND");
+    assert.equal(await pageOf(client), before);
     const writing = track(client.write("a", { sector: 2, count: 4 }));
     assert.ok(await ended(world, writing, isKind(kind)), "the gate is open");
     assert.ok(await ended(world, group));
+    assert.equal((await shown(client)).slice(-1), [`b@${kind}`]);
+    await write(client, "a", 20, 2);
+    const clone = track(client.cloneVolume("a", `c-${kind}`));
+    await drain(world, isKind(kind));
+    assert.is(clone.state, "waiting", `without a ${kind}`);
+    assert.is(await codeOf(client, client.pool.getVolume(`c-${kind}`)), "ENOTFOUND");
+    const volumes = (await settled(client, client.pool.listVolumes())).map(({ name }) => name);
+    assert.not(volumes.includes(`c-${kind}`));
+    assert.ok(await ended(world, clone));
+    await settled(client, client.pool.getVolume(`c-${kind}`));
   }
   await cutPower(client, { keep: "random", seed: 5 });
   await finish(client);
@@ -167,6 +220,7 @@ test("a flush that fails beside the store's transaction: an error, and the snaps
   await take(world, isKind("flush"), 5);
   await drain(world);
   assert.is((snapshot.error as { code?: string }).code, "EIO");
+  assert.equal(await shown(client), [], "nobody takes it for made");
   const refused = await world.run(client.write("a", { sector: 0, count: 1 }));
   assert.is.not(refused?.value, "ok", "the pool takes no more");
   world.kill(1);

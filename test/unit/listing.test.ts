@@ -34,7 +34,14 @@ async function listing(layerDeltas: () => Promise<LayerDelta[]>, indexWrites: Mu
   });
   const path = { layerDeltas } as unknown as DataPath;
   const volumes = {} as unknown as OpenVolumes;
-  return new Listing({ store, path, volumes, blockSizeBytes: 1, indexWrites });
+  return new Listing({
+    store,
+    path,
+    volumes,
+    blockSizeBytes: 1,
+    indexWrites,
+    unanswered: new Set(),
+  });
 }
 
 test("what was listed while counts moved is not kept", async () => {
